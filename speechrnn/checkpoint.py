@@ -1,0 +1,149 @@
+"""Model folders: everything that is needed to use a model again, and nothing that can run code.
+
+`config.json` holds the architecture, features, labels, version, recipe, seed, scores and the checksum of the weights;
+`model.safetensors` the weights and buffers; `README.md` the model card. It does not know how a model was trained.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from speechrnn.model import Model, ModelConfig
+
+FORMAT = 1  # raised when a folder written before can no longer be read
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+SHIPPED = Path(__file__).with_name("weights")
+DEFAULT = "base"
+
+
+def shipped_models() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(path.name for path in SHIPPED.iterdir() if (path / CONFIG).is_file()) if SHIPPED.is_dir() else []
+
+
+def model_folder(name_or_folder: str | Path | None = None) -> Path:
+    """The folder of a model.
+
+    Args:
+        name_or_folder: a shipped model's name, a model folder, or a run folder with `model/` in it; None for the shipped default.
+
+    Raises:
+        FileNotFoundError: if there is none; the message names those there are.
+    """
+    name = str(DEFAULT if name_or_folder is None else name_or_folder)
+    if name in shipped_models():
+        return SHIPPED / name
+    for folder in (Path(name), Path(name) / "model"):
+        if (folder / CONFIG).is_file():
+            return folder
+    if Path(name).is_dir():
+        raise FileNotFoundError(f"{name}: no {CONFIG} in this folder, so it is no model; expected what `speechrnn train` wrote to runs/NAME/model")
+    raise FileNotFoundError(
+        f"no model {name!r}: expected a shipped one ({', '.join(shipped_models()) or 'none'}) or a folder such as runs/NAME/model"
+    )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """`config.json` of a model folder, checked for its format.
+
+    Raises:
+        FileNotFoundError: if it is missing.
+        ValueError: if it is damaged or of another format.
+    """
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+        found = config["format"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder / CONFIG} is damaged ({error!r}): copy the model folder again") from error
+    if found != FORMAT:
+        raise ValueError(
+            f"{folder}: model format {found!r}, written by speechrnn {config.get('version', '?')}; this speechrnn reads format {FORMAT}: "
+            "install that version, or train again"
+        )
+    return dict(config)
+
+
+def load(name_or_folder: str | Path | None = None) -> Model:
+    """A model, ready to use: in evaluation mode, on the CPU.
+
+    Args:
+        name_or_folder: as in `model_folder`.
+
+    Raises:
+        FileNotFoundError: if there is no such model, or a file of it is missing.
+        ValueError: if a file is damaged, of another version, or not what it should be.
+    """
+    folder = model_folder(name_or_folder)
+    config = read_config(folder)
+    if not (folder / WEIGHTS).is_file():
+        others = sorted(p.name for p in folder.iterdir() if p.suffix in {".bin", ".ckpt", ".pkl", ".pt", ".pth"})
+        hint = f"; {', '.join(others)} is not read, because a pickle can run code" if others else ""
+        raise FileNotFoundError(f"{folder}: {WEIGHTS} is missing{hint}; copy the whole model folder")
+    data = (folder / WEIGHTS).read_bytes()
+    checksum = hashlib.sha256(data).hexdigest()
+    if checksum != config["sha256"]:
+        raise ValueError(
+            f"{folder / WEIGHTS}: not the weights that were saved (SHA-256 {checksum[:12]}, expected {str(config['sha256'])[:12]}): copy them again"
+        )
+    try:
+        shape = ModelConfig(**{**config["model"], "labels": tuple(config["model"]["labels"])})
+        with torch.device("meta"):
+            model = Model(shape)
+        model.load_state_dict(load_tensors(data), assign=True)
+    except (SafetensorError, KeyError, RuntimeError, TypeError) as error:
+        first = str(error).splitlines()[0]
+        raise ValueError(f"{folder}: {CONFIG} and {WEIGHTS} do not belong together ({first}): copy the whole model folder") from error
+    return model.eval()
+
+
+def save(model: Model, folder: str | Path, *, training: dict[str, Any], scores: dict[str, Any], card: str) -> None:
+    """Write a model folder: beside its place first, then renamed, so that a full disk leaves the old one as it was.
+
+    Args:
+        model: what to save.
+        folder: where; what is there is replaced.
+        training: how it came to be: recipe, seed and the like, as JSON can hold it.
+        scores: what it reached, likewise.
+        card: text of the model card.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    from speechrnn import __version__
+
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    data = save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+    config = {
+        "format": FORMAT,
+        "version": __version__,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "model": asdict(model.config),
+        "training": training,
+        "scores": scores,
+    }
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        (beside / WEIGHTS).write_bytes(data)
+        (beside / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        (beside / CARD).write_text(card)
+        beside.chmod(0o755)  # mkdtemp's folder is for its owner alone
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+            os.replace(folder, old)
+            os.replace(beside, folder)
+            shutil.rmtree(old)
+        else:
+            os.replace(beside, folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)

@@ -1,0 +1,267 @@
+"""The recogniser: wave (B, N) -> MFCC (B, T, F) -> stack of vanilla recurrences (B, T, H) -> logits (B, T, C) -> pool (B, C).
+
+Streaming is an argument: `logits, state = model(wave, state)`. A whole clip is a stream of one chunk, and any other cut of the
+audio into chunks gives the same logits. It does not know files (audio, checkpoint), seconds (stream) or losses (training).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from speechrnn.audio import SAMPLE_RATE, read_wave
+from speechrnn.features import Mfcc
+from speechrnn.recurrence import Activation, Backend, Recurrence
+
+CLIP_SAMPLES = SAMPLE_RATE  # the corpus's clips, and so the window in which a word is looked for, last one second
+BATCH = 64  # clips at once in `classify_waves`: 4 MB of audio, where larger batches were no faster on two cores
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that shapes a model; stored beside its weights.
+
+    Args:
+        labels: names of the C classes, in the order of the logits; `_silence_` and `_unknown_` are no words.
+        window_ms: length of the analysis window, ms.
+        hop_ms: distance between frames, ms.
+        fft_size: points of the FFT.
+        mel_low_hz: lower edge of the mel bands, Hz.
+        mel_high_hz: upper edge of the mel bands, Hz.
+        mel_bands: number of mel bands.
+        coefficients: number F of MFCC coefficients.
+        log_floor: added to the power of a mel band before the logarithm.
+        stack: neighbouring frames joined into one input of the recurrence.
+        hidden_size: H, units of each recurrent layer.
+        layers: L, recurrent layers.
+        feed_forward: width of the part between the recurrences, in multiples of H.
+        activation: tanh or relu.
+        dropout: share of each residual branch dropped in training.
+    """
+
+    labels: tuple[str, ...]
+    window_ms: float = 25.0
+    hop_ms: float = 10.0
+    fft_size: int = 512
+    mel_low_hz: float = 20.0
+    mel_high_hz: float = 7600.0
+    mel_bands: int = 40
+    coefficients: int = 40
+    log_floor: float = 1e-6
+    stack: int = 2
+    hidden_size: int = 96
+    layers: int = 4
+    feed_forward: int = 2
+    activation: Activation = "tanh"
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if len(set(self.labels)) != len(self.labels) or len(self.labels) < 2:
+            raise ValueError(f"labels are {self.labels!r}: expected two or more different names")
+        for name in ("stack", "hidden_size", "layers", "feed_forward"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected 1 or more")
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Time between two logits, s."""
+        return self.stack * self.hop_ms / 1000
+
+    @property
+    def window_steps(self) -> int:
+        """Steps in the window of one second in which a word is looked for."""
+        return round(CLIP_SAMPLES / SAMPLE_RATE / self.seconds_per_step)
+
+
+class State(NamedTuple):
+    """All that a stream remembers; its size does not grow with the audio."""
+
+    audio: Tensor  # (B, P): samples that the next frames still need
+    hidden: Tensor  # (L, B, H): h of each layer
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was heard in one file: the best label, its probability, and the `top_k` best with theirs."""
+
+    label: str
+    score: float
+    top: tuple[tuple[str, float], ...]
+    notes: tuple[str, ...] = ()  # what was done to the audio first, such as "resampled from 44100 Hz"
+
+
+class Block(nn.Module):
+    """A recurrence and a feed-forward part, each behind a normalisation and beside a residual path.
+
+    Normalising the input of the recurrence, not the recurrence, is Deep Speech 2's (arXiv 1512.02595); the pre-norm residual block
+    is the transformer's with the recurrence in the place of attention. Everything but the recurrence works frame by frame.
+    """
+
+    def __init__(self, hidden_size: int, feed_forward: int, activation: Activation, dropout: float) -> None:
+        super().__init__()
+        self.recurrence_norm = nn.LayerNorm(hidden_size)
+        self.recurrence = Recurrence(hidden_size, hidden_size, activation)
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(hidden_size),
+            nn.Linear(hidden_size, feed_forward * hidden_size),
+            nn.GELU(),
+            nn.Linear(feed_forward * hidden_size, hidden_size),
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T, H) and h[-1] (B, H) to (B, T, H) and the last h (B, H)."""
+        states, hidden = self.recurrence(self.recurrence_norm(x), hidden)
+        x = x + self.dropout(states)
+        return x + self.dropout(self.feed_forward(x)), hidden
+
+
+class Model(nn.Module):
+    """A recogniser of spoken commands whose every recurrent layer is vanilla.
+
+    Args:
+        config: its shape, its features and its labels.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.mfcc = Mfcc(
+            window_ms=config.window_ms,
+            hop_ms=config.hop_ms,
+            fft_size=config.fft_size,
+            mel_low_hz=config.mel_low_hz,
+            mel_high_hz=config.mel_high_hz,
+            mel_bands=config.mel_bands,
+            coefficients=config.coefficients,
+            log_floor=config.log_floor,
+            group=config.stack,
+        )
+        self.input = nn.Linear(config.stack * config.coefficients, config.hidden_size)
+        self.blocks = nn.ModuleList(
+            Block(config.hidden_size, config.feed_forward, config.activation, config.dropout)
+            for _ in range(config.layers)
+        )
+        self.head = nn.Sequential(nn.LayerNorm(config.hidden_size), nn.Linear(config.hidden_size, len(config.labels)))
+
+    def set_backend(self, backend: Backend) -> None:
+        """Compute every recurrence with this backend: `torch` (fast) or `loop` (the equation as it is written)."""
+        for module in self.modules():
+            if isinstance(module, Recurrence):
+                module.backend = backend
+
+    def initial_state(self, batch: int) -> State:
+        """The state before the first sample: silence in the past, h = 0."""
+        hidden = self.input.weight.new_zeros(self.config.layers, batch, self.config.hidden_size)
+        return State(self.mfcc.initial_past(batch), hidden)
+
+    def forward(self, wave: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Logits of every step, and the state to go on with.
+
+        Args:
+            wave: (B, N) float, 16 kHz, full scale +-1; N may be anything, 0 too.
+            state: what the call before returned; None at the start of a stream.
+
+        Returns:
+            Logits (B, T, C), one step for every `stack * hop_ms` of audio that is complete, and the new state.
+        """
+        state = self.initial_state(len(wave)) if state is None else state
+        frames, past = self.mfcc.frames(wave, state.audio)
+        logits, hidden = self.decode(self.mfcc.log_mel(frames), state.hidden)
+        return logits, State(past, hidden)
+
+    def decode(self, log_mel: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, T / stack, C) and the last h (L, B, H), from log mel frames (B, T, mel_bands) and h before them."""
+        x = self.mfcc.cepstrum(log_mel)
+        if x.shape[1] == 0:  # nn.RNN refuses an empty sequence
+            return x.new_empty(len(x), 0, len(self.config.labels)), hidden
+        x = self.input(x.reshape(len(x), -1, self.config.stack * self.config.coefficients))
+        last = []
+        for block, before in zip(self.blocks, hidden, strict=True):
+            x, after = block(x, before)
+            last.append(after)
+        return self.head(x), torch.stack(last)
+
+    def classify(
+        self, audio: str | Path | BinaryIO | np.ndarray | Tensor, top_k: int = 1
+    ) -> Prediction:
+        """What is said in a recording.
+
+        Args:
+            audio: path of an audio file of any rate and number of channels, or an open one, or a wave (N,) of floats at 16 kHz.
+            top_k: how many of the best labels to give.
+
+        Raises:
+            AudioError: if the file cannot be read, or holds no samples.
+            ValueError: if an array is no mono wave of finite floats.
+        """
+        notes: list[str] = []
+        if isinstance(audio, np.ndarray | Tensor):
+            wave = np.asarray(audio)
+            if wave.ndim != 1 or wave.size == 0 or not np.issubdtype(wave.dtype, np.floating) or not np.isfinite(wave).all():
+                raise ValueError(
+                    f"audio is an array of shape {wave.shape} and type {wave.dtype}: expected (N,) finite floats at {SAMPLE_RATE} Hz, "
+                    "full scale +-1; for 16-bit samples divide by 32768"
+                )
+        else:
+            wave = read_wave(audio, notes)
+        return self.classify_waves([wave], top_k, [notes])[0]
+
+    @torch.inference_mode()
+    def classify_waves(
+        self, waves: Sequence[np.ndarray], top_k: int = 1, notes: Sequence[list[str]] | None = None
+    ) -> list[Prediction]:
+        """What is said in each of many waves (N,) of floats at 16 kHz, in their order; equal lengths run together.
+
+        A shorter wave than a second is filled up with silence at its end. A longer one is looked at through a window of one second,
+        and the window in which a word is surest speaks for it.
+        """
+        device = self.input.weight.device
+        step = self.mfcc.hop * self.config.stack
+        notes = [[] for _ in waves] if notes is None else notes
+        lengths = [max(CLIP_SAMPLES, -(-len(wave) // step) * step) for wave in waves]
+        predictions: dict[int, Prediction] = {}
+        for length in sorted(set(lengths)):
+            same = [index for index, other in enumerate(lengths) if other == length]
+            for start in range(0, len(same), BATCH):
+                batch = same[start : start + BATCH]
+                padded = np.zeros((len(batch), length), dtype=np.float32)
+                for row, index in enumerate(batch):
+                    padded[row, : len(waves[index])] = waves[index]
+                    if len(waves[index]) < CLIP_SAMPLES:
+                        notes[index].append(f"padded from {len(waves[index])} to {CLIP_SAMPLES} samples")
+                logits, _ = self(torch.from_numpy(padded).to(device))
+                probabilities = pool(logits, self.config.window_steps).softmax(-1)
+                words = [not label.startswith("_") for label in self.config.labels]
+                surest = probabilities[..., words].amax(-1).argmax(1)
+                for row, index in enumerate(batch):
+                    predictions[index] = self._prediction(probabilities[row, surest[row]], top_k, notes[index])
+        return [predictions[index] for index in range(len(waves))]
+
+    def _prediction(self, probabilities: Tensor, top_k: int, notes: list[str]) -> Prediction:
+        scores, classes = probabilities.topk(min(top_k, len(self.config.labels)))
+        top = tuple((self.config.labels[index], score) for index, score in zip(classes.tolist(), scores.tolist(), strict=True))
+        return Prediction(*top[0], top, tuple(notes))
+
+
+def pool(logits: Tensor, window: int | None = None) -> Tensor:
+    """One answer from the logits of many steps: their mean, weighted by how much each step has to say.
+
+    The weight of a step is the softmax over the steps of its mean logit. A softmax over classes does not see the mean logit, so the
+    network is free to learn it as the step's weight: the learned weighted pooling of attention models without a parameter more.
+
+    Args:
+        logits: (B, T, C).
+        window: steps in a window; None for one window over all T.
+
+    Returns:
+        (B, C), or with a window (B, T - window + 1, C): one for each place of the window.
+    """
+    weight = logits.mean(-1, keepdim=True)
+    if window is None:
+        return (weight.softmax(1) * logits).sum(1)
+    return (weight.unfold(1, window, 1).softmax(-1) * logits.unfold(1, window, 1)).sum(-1)

@@ -1,0 +1,306 @@
+"""Training: the LightningModule around the model, and a run from a recipe to a model folder.
+
+In: a recipe (YAML) and words that override it. Out: `runs/NAME/` with the recipe as it was run, checkpoints, logs, curves and
+`model/`. Optimisation is Lightning's; here stand the loss, the augmentation's place, the seeds and what is kept.
+"""
+
+import datetime
+import math
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torchmetrics.classification import MulticlassAccuracy
+
+import speechrnn
+from speechrnn import checkpoint, plots
+from speechrnn.augment import Augmentation
+from speechrnn.data import SpeechCommands
+from speechrnn.evaluation import Report, evaluate_clips
+from speechrnn.model import Model, ModelConfig, State, pool
+
+STATISTICS_BATCH = 256
+
+
+class Training(LightningModule):
+    """A model in training: cross-entropy of the pooled logits, AdamW, warm-up and cosine.
+
+    Args:
+        labels: of the classes; they come from the data.
+        learning_rate: the highest, after the warm-up.
+        weight_decay: of the matrices between frames' features; W_hh, biases and normalisations have none.
+        warm_up: share of all steps in which the learning rate rises from 0; then it falls as a cosine to 0.
+        label_smoothing: probability taken from the true label and spread over all.
+        carry_state: share of the clips that start from the state the clip before left, as in a stream, not from silence (as
+            `--rolling` in EdgeML's FastGRNN).
+        augmentation: how far training clips differ from the recorded ones.
+        **model: shape and features, see `ModelConfig`.
+    """
+
+    def __init__(
+        self,
+        labels: tuple[str, ...],
+        learning_rate: float = 2e-3,
+        weight_decay: float = 0.05,
+        warm_up: float = 0.1,
+        label_smoothing: float = 0.05,
+        carry_state: float = 0.5,
+        augmentation: Augmentation = Augmentation(),  # noqa: B008  # frozen
+        **model: Any,
+    ) -> None:
+        super().__init__()
+        self.model = Model(ModelConfig(labels=tuple(labels), **model))
+        self.learning_rate, self.weight_decay, self.warm_up = learning_rate, weight_decay, warm_up
+        self.label_smoothing, self.carry_state = label_smoothing, carry_state
+        self.augmentation = augmentation
+        self.training_accuracy = MulticlassAccuracy(len(labels), average="micro")
+        self.validation_accuracy = MulticlassAccuracy(len(labels), average="micro")
+        self.validation_mean_accuracy = MulticlassAccuracy(len(labels), average="macro")
+
+    def on_fit_start(self) -> None:
+        """Take mean and deviation of the features from the training split, unless a checkpoint brought them."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.noise = data.noise.to(self.device).float() / 32768
+        if self.trainer.ckpt_path is None:
+            set_feature_statistics(self.model, data.clips["training"].waves)
+
+    def on_train_epoch_start(self) -> None:
+        """Seed this epoch, so that a resumed run draws what an unbroken one would."""
+        seed = torch.initial_seed() if self.trainer.fast_dev_run else global_seed()
+        torch.manual_seed((seed * 10_007 + self.current_epoch) * 1_009 + self.global_rank)
+        self.carried: State | None = None
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+        """Loss of a batch of int16 waves (B, N) and targets (B,)."""
+        waves, targets = batch
+        timed = self.trainer.profiler.profile
+        with timed("augmentation"):
+            wave = self.augmentation.wave(waves.float() / 32768, self.noise)
+        state = self._start(len(wave))
+        with timed("features"):
+            frames, past = self.model.mfcc.frames(wave, state.audio)
+            log_mel = self.model.mfcc.log_mel(frames)
+        with timed("augmentation"):
+            log_mel = self.augmentation.log_mel(log_mel)
+        with timed("network"):
+            logits, hidden = self.model.decode(log_mel, state.hidden)
+            answer = pool(logits.float())
+            loss = cross_entropy(answer, targets, label_smoothing=self.label_smoothing)
+        self.carried = State(past.detach(), hidden.detach())
+        self.training_accuracy(answer, targets)
+        self.log("training_loss", loss, on_step=False, on_epoch=True, batch_size=len(targets))
+        self.log("training_accuracy", self.training_accuracy, on_step=False, on_epoch=True, prog_bar=True)
+        return loss
+
+    def _start(self, batch: int) -> State:
+        """Silence for some clips, what the clip before left for the others."""
+        start = self.model.initial_state(batch)
+        carried = self.carried
+        if not self.carry_state or carried is None or carried.hidden.shape != start.hidden.shape:
+            return start
+        keep = torch.rand(batch, 1, device=self.device) < self.carry_state
+        return State(torch.where(keep, carried.audio, start.audio), torch.where(keep, carried.hidden, start.hidden))
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+        """Count right answers in a batch."""
+        waves, targets = batch
+        answer = pool(self.model(waves.float() / 32768)[0].float())
+        self.validation_accuracy(answer, targets)
+        self.validation_mean_accuracy(answer, targets)
+        both = {"sync_dist": True, "batch_size": len(targets)}
+        self.log("validation_loss", cross_entropy(answer, targets), **both)
+        self.log("validation_accuracy", self.validation_accuracy, prog_bar=True)
+        self.log("validation_mean_accuracy", self.validation_mean_accuracy)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW (Loshchilov and Hutter 2019) with a linear warm-up and a cosine to zero."""
+        decayed, free = [], []
+        for name, parameter in self.model.named_parameters():
+            (decayed if parameter.ndim > 1 and "weight_hh" not in name else free).append(parameter)
+        optimizer = torch.optim.AdamW(
+            [{"params": decayed}, {"params": free, "weight_decay": 0.0}], lr=self.learning_rate, weight_decay=self.weight_decay
+        )
+        steps = self.trainer.estimated_stepping_batches
+        rising = max(1, round(self.warm_up * steps))
+
+        def factor(step: int) -> float:
+            if step < rising:
+                return (step + 1) / rising
+            return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def global_seed() -> int:
+    """The seed of this run, as Lightning's `seed_everything` recorded it."""
+    import os
+
+    return int(os.environ["PL_GLOBAL_SEED"])
+
+
+@torch.no_grad()
+def set_feature_statistics(model: Model, waves: Tensor) -> None:
+    """Mean and standard deviation of each coefficient over all frames of the clips (n, N) int16, into the model's buffers."""
+    mfcc = model.mfcc
+    mfcc.mean.zero_()
+    mfcc.std.fill_(1)
+    total, squares, frames = mfcc.mean.double(), mfcc.mean.double(), 0
+    for batch in waves.split(STATISTICS_BATCH):
+        features = mfcc(batch.to(mfcc.mean.device).float() / 32768)[0].double()
+        total += features.sum((0, 1))
+        squares += features.square().sum((0, 1))
+        frames += features.shape[0] * features.shape[1]
+    mfcc.mean.copy_(total / frames)
+    mfcc.std.copy_((squares / frames - (total / frames).square()).sqrt().clamp(min=1e-3))
+
+
+class _TrainCli(LightningCLI):
+    """`speechrnn train`: a recipe, the words that override it, and where the run is kept."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.link_arguments("data.labels", "model.labels", apply_on="instantiate")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        trainer = self.config_init["trainer"]
+        folder = trainer["default_root_dir"]
+        # Lightning's `auto` for precision is float32; tensor cores want half. fp16 suits |h| <= 1 better than bf16's 8 bits.
+        if trainer["precision"] is None:
+            on_gpu = trainer["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+            kwargs["precision"] = "16-mixed" if on_gpu else "32-true"
+        kwargs["logger"] = [CSVLogger(folder, name="csv"), TensorBoardLogger(folder, name="tensorboard")]
+        kwargs["callbacks"] = [
+            ModelCheckpoint(folder, "best", monitor="validation_accuracy", mode="max", save_last=True, enable_version_counter=False),
+            RichProgressBar(),
+            LearningRateMonitor("epoch"),
+        ]
+        return super().instantiate_trainer(**kwargs)
+
+
+def run(recipe: str, overrides: list[str], resume: bool = False) -> Path | None:
+    """Train as a recipe says.
+
+    Args:
+        recipe: path of a YAML file.
+        overrides: words such as `--model.hidden_size 192`, as LightningCLI reads them.
+        resume: go on from the last checkpoint of the run, if there is one.
+
+    Returns:
+        The model folder; None for a `fast_dev_run`, or where other processes than this one write.
+
+    Raises:
+        FileExistsError: if the run folder holds a run and `resume` is off.
+    """
+    if not Path(recipe).is_file():
+        raise FileNotFoundError(f"no recipe {recipe!r}: expected a YAML file such as recipes/quickstart.yaml")
+    cli = _parse(["--config", recipe, *overrides], Path("runs") / Path(recipe).stem)
+    trainer, training, data = cli.trainer, cli.model, cli.datamodule
+    folder = Path(trainer.default_root_dir)
+    last = folder / "last.ckpt"
+    if last.is_file() and not resume and not trainer.fast_dev_run:
+        raise FileExistsError(
+            f"{folder} holds a run: type --resume to go on with it, or --trainer.default_root_dir runs/OTHER for a new one"
+        )
+    if not trainer.fast_dev_run:
+        _write_recipe(cli, folder)
+    started = datetime.datetime.now(datetime.UTC)
+    trainer.fit(training, data, ckpt_path=last if last.is_file() and not trainer.fast_dev_run else None, weights_only=False)
+    if trainer.fast_dev_run or trainer.interrupted or trainer.global_rank:
+        return None
+    return _finish(cli, folder, started)
+
+
+def _parse(arguments: ArgsType, folder: Path) -> _TrainCli:
+    return _TrainCli(
+        Training,
+        SpeechCommands,
+        run=False,
+        args=arguments,
+        save_config_callback=None,  # written by `run`, which knows whether the folder is free
+        auto_configure_optimizers=False,
+        seed_everything_default=1,
+        trainer_defaults={"default_root_dir": str(folder), "log_every_n_steps": 10, "use_distributed_sampler": False},
+        parser_kwargs={
+            "prog": "speechrnn train",
+            "usage": "speechrnn train RECIPE.yaml [--resume] [--allow-partial] [--model.NAME VALUE] [--data.NAME VALUE] [--trainer.NAME VALUE]",
+            "allow_abbrev": False,  # else a misspelt `--trainer.max_epoch` is silently taken for `max_epochs`
+        },
+    )
+
+
+@rank_zero_only
+def _write_recipe(cli: _TrainCli, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "recipe.yaml").write_text(cli.parser.dump(cli.config, skip_none=True))
+
+
+def _finish(cli: _TrainCli, folder: Path, started: datetime.datetime) -> Path:
+    """Write the best checkpoint as a model folder, and the pictures."""
+    trainer, training, data = cli.trainer, cli.model, cli.datamodule
+    best = trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
+    training.load_state_dict(torch.load(best, map_location="cpu", weights_only=False)["state_dict"])
+    model = training.model.cpu()
+    report = evaluate_clips(model, data.clips["validation"], data.protocol, "validation")
+    facts = {
+        "recipe": (folder / "recipe.yaml").read_text(),
+        "seed": global_seed(),
+        "epochs": trainer.current_epoch,
+        "clips": {split: len(clips) for split, clips in data.clips.items()},
+        "corpus": data.folder.name,
+        "date": started.date().isoformat(),
+        "hardware": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+    }
+    checkpoint.save(
+        model, folder / "model", training=facts, scores={"validation": report.to_dict()}, card=model_card(model, facts, report)
+    )
+    plots.save(plots.curves(folder, folder.name), folder / "curves.png")
+    plots.save(plots.confusion(report, f"{folder.name}, {report.protocol} validation: {report.accuracy:.1%}"), folder / "confusion.png")
+    return folder / "model"
+
+
+def model_card(model: Model, facts: dict[str, Any], report: Report) -> str:
+    """A model card (Mitchell et al. 2019, arXiv 1810.03993) from the facts of a run."""
+    config = model.config
+    parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    words = [label for label in config.labels if not label.startswith("_")]
+    return f"""# A speechrnn model
+
+Recognises {len(words)} spoken words ({", ".join(words)}) in 16 kHz audio with {config.layers} vanilla recurrent layers of
+{config.hidden_size} units, `h[t] = {config.activation}(W_ih x[t] + b + W_hh h[t-1])`: {parameters:,} parameters.
+
+    speechrnn classify --model FOLDER a.wav
+
+## Data
+
+Trained on {facts["clips"]["training"]:,} clips of `{facts["corpus"]}`, protocol {report.protocol}; the epoch was chosen on
+{report.clips:,} validation clips. Speech Commands is Pete Warden's (arXiv 1804.03209), CC BY 4.0.
+
+## Accuracy on the validation split, on which the epoch was chosen
+
+{report.summary()}
+
+{report.table()}
+
+## Limits
+
+It hears the words above, spoken alone, in the accents and rooms of its corpus, and it answers with one of its labels to
+anything it is given. It was not measured on children, on far microphones, or on other languages. Do not let it decide anything
+that matters without asking back.
+
+## The run
+
+speechrnn {speechrnn.__version__}, torch {facts["torch"]}, seed {facts["seed"]}, {facts["epochs"]} epochs, {facts["date"]}, {facts["hardware"]}.
+
+```yaml
+{facts["recipe"].strip()}
+```
+"""
