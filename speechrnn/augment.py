@@ -57,7 +57,10 @@ class Augmentation:
         """Put masked frames and bands at the clip's mean: (B, T, M) to (B, T, M)."""
         mean = log_mel.mean((1, 2), keepdim=True)
         masked = (log_mel - mean).unsqueeze(1)
-        for axis, masks, size in ((2, self.time_masks, self.time_mask_frames), (3, self.mel_masks, self.mel_mask_bands)):
+        for axis, masks, size in (
+            (2, self.time_masks, self.time_mask_frames),
+            (3, self.mel_masks, self.mel_mask_bands),
+        ):
             for _ in range(masks):
                 masked = mask_along_axis_iid(masked, size + 1, 0.0, axis)  # it draws a length below its argument
         return masked.squeeze(1) + mean

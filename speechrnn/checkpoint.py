@@ -47,7 +47,9 @@ def model_folder(name_or_folder: str | Path | None = None) -> Path:
         if (folder / CONFIG).is_file():
             return folder
     if Path(name).is_dir():
-        raise FileNotFoundError(f"{name}: no {CONFIG} in this folder, so it is no model; expected what `speechrnn train` wrote to runs/NAME/model")
+        raise FileNotFoundError(
+            f"{name}: no {CONFIG} in this folder, so it is no model; expected what `speechrnn train` wrote to runs/NAME/model"
+        )
     raise FileNotFoundError(
         f"no model {name!r}: expected a shipped one ({', '.join(shipped_models()) or 'none'}) or a folder such as runs/NAME/model"
     )
@@ -67,8 +69,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder / CONFIG} is damaged ({error!r}): copy the model folder again") from error
     if found != FORMAT:
         raise ValueError(
-            f"{folder}: model format {found!r}, written by speechrnn {config.get('version', '?')}; this speechrnn reads format {FORMAT}: "
-            "install that version, or train again"
+            f"{folder}: model format {found!r}, written by speechrnn {config.get('version', '?')}; "
+            f"this speechrnn reads format {FORMAT}: install that version, or train again"
         )
     return dict(config)
 
@@ -93,7 +95,8 @@ def load(name_or_folder: str | Path | None = None) -> Model:
     checksum = hashlib.sha256(data).hexdigest()
     if checksum != config["sha256"]:
         raise ValueError(
-            f"{folder / WEIGHTS}: not the weights that were saved (SHA-256 {checksum[:12]}, expected {str(config['sha256'])[:12]}): copy them again"
+            f"{folder / WEIGHTS}: not the weights that were saved (SHA-256 {checksum[:12]}, "
+            f"expected {str(config['sha256'])[:12]}): copy them again"
         )
     try:
         shape = ModelConfig(**{**config["model"], "labels": tuple(config["model"]["labels"])})
@@ -102,7 +105,9 @@ def load(name_or_folder: str | Path | None = None) -> Model:
         model.load_state_dict(load_tensors(data), assign=True)
     except (SafetensorError, KeyError, RuntimeError, TypeError) as error:
         first = str(error).splitlines()[0]
-        raise ValueError(f"{folder}: {CONFIG} and {WEIGHTS} do not belong together ({first}): copy the whole model folder") from error
+        raise ValueError(
+            f"{folder}: {CONFIG} and {WEIGHTS} do not belong together ({first}): copy the whole model folder"
+        ) from error
     return model.eval()
 
 

@@ -29,11 +29,13 @@ from speechrnn.model import CLIP_SAMPLES
 Split = Literal["training", "validation", "testing"]
 SILENCE, UNKNOWN, NOISE = "_silence_", "_unknown_", "_background_noise_"
 TEN_WORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
+# fmt: off
 V1_WORDS = (
-    "bed bird cat dog down eight five four go happy house left marvin nine no off on one right seven sheila six stop three tree "
-    "two up wow yes zero"
-).split()
-V2_WORDS = sorted([*V1_WORDS, "backward", "follow", "forward", "learn", "visual"])
+    "bed", "bird", "cat", "dog", "down", "eight", "five", "four", "go", "happy", "house", "left", "marvin", "nine", "no", "off",
+    "on", "one", "right", "seven", "sheila", "six", "stop", "three", "tree", "two", "up", "wow", "yes", "zero",
+)
+# fmt: on
+V2_WORDS = tuple(sorted((*V1_WORDS, "backward", "follow", "forward", "learn", "visual")))
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ class Protocol:
 PROTOCOLS = {
     "v1-12": Protocol(TEN_WORDS, True, {"validation": 3_093, "testing": 3_081}),
     "v2-12": Protocol(TEN_WORDS, True, {"validation": 4_445, "testing": 4_890}),
-    "v1-30": Protocol(tuple(V1_WORDS), False, {"validation": 6_798, "testing": 6_835}),
-    "v2-35": Protocol(tuple(V2_WORDS), False, {"validation": 9_981, "testing": 11_005}),
+    "v1-30": Protocol(V1_WORDS, False, {"validation": 6_798, "testing": 6_835}),
+    "v2-35": Protocol(V2_WORDS, False, {"validation": 9_981, "testing": 11_005}),
     "own": Protocol(),
 }
 REST_SHARE = 0.1  # unknown words, and silence, for each clip of the ten words (same source)
@@ -122,9 +124,7 @@ def folder_labels(folder: str | Path, protocol: str) -> tuple[str, ...]:
     return tuple(sorted(silence | present & {UNKNOWN})) + words
 
 
-def load_split(
-    folder: str | Path, protocol: str, split: Split, *, seed: int = 0, allow_partial: bool = False
-) -> Clips:
+def load_split(folder: str | Path, protocol: str, split: Split, *, seed: int = 0, allow_partial: bool = False) -> Clips:
     """Read the clips of a split into memory.
 
     The testing split of a `-12` protocol is best read from the official test archive (`speechrnn download v2-test`): there the
@@ -301,6 +301,11 @@ def _one_second(wave: np.ndarray) -> np.ndarray:
     return np.pad(wave, (0, CLIP_SAMPLES - len(wave)))
 
 
+def global_seed() -> int:
+    """The seed of this run, where Lightning's `seed_everything` recorded it."""
+    return int(os.environ.get("PL_GLOBAL_SEED", "0"))
+
+
 class Batches(Sampler[list[int]]):
     """Indices of each batch, one rank's share: a function of seed and epoch alone.
 
@@ -315,9 +320,7 @@ class Batches(Sampler[list[int]]):
         ranks: how many processes there are.
     """
 
-    def __init__(
-        self, weights: Tensor | None, draws: int, batch_size: int, seed: int = 0, rank: int = 0, ranks: int = 1
-    ) -> None:
+    def __init__(self, weights: Tensor | None, draws: int, batch_size: int, seed: int = 0, rank: int = 0, ranks: int = 1) -> None:
         self.weights, self.draws, self.batch_size, self.seed = weights, draws, batch_size, seed
         self.rank, self.ranks = rank, ranks
         self.epoch = 0
@@ -351,7 +354,8 @@ class SpeechCommands(LightningDataModule):
         balance: how far rare words are drawn more often.
         unknown_share: share of `_unknown_` in training, where the protocol has it.
         silence_share: share of `_silence_` in training, where the protocol has it.
-        draw_seed: of the draws of unknown and silence clips; not changed with the training seed, so that all seeds see one validation set.
+        draw_seed: of the draws of unknown and silence clips; apart from the training seed, so that all seeds see one validation
+            set.
         allow_partial: go on where the folder lacks clips of the official splits.
     """
 
@@ -409,6 +413,5 @@ class SpeechCommands(LightningDataModule):
     def _loader(self, clips: Clips, weights: Tensor | None, draws: int) -> DataLoader[tuple[Tensor, Tensor]]:
         trainer = self.trainer
         rank, ranks = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))  # Lightning's record of `seed_everything`
-        batches = Batches(weights, draws, self.batch_size, seed, rank, ranks)
-        return DataLoader(clips, sampler=batches, batch_size=None)  # type: ignore[arg-type]  # a sampler of lists makes the batches
+        batches = Batches(weights, draws, self.batch_size, global_seed(), rank, ranks)
+        return DataLoader(clips, sampler=batches, batch_size=None)

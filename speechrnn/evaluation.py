@@ -103,9 +103,8 @@ class Report:
         """A Markdown table, a row a label."""
         rows = ["| label | clips | recall | precision | F1 | most often taken for |", "|---|--:|--:|--:|--:|---|"]
         for row in self.per_label():
-            rows.append(
-                f"| {row['label']} | {row['clips']} | {row['recall']:.1%} | {row['precision']:.1%} | {row['f1']:.1%} | {row['taken_for'] or ''} |"
-            )
+            shares = " | ".join(f"{row[name]:.1%}" for name in ("recall", "precision", "f1"))
+            rows.append(f"| {row['label']} | {row['clips']} | {shares} | {row['taken_for'] or ''} |")
         return "\n".join(rows)
 
 
@@ -137,7 +136,8 @@ def evaluate_clips(model: Model, clips: Clips, protocol: str, split: str) -> Rep
     unknown = sorted(set(clips.labels) - set(model.config.labels))
     if unknown:
         raise ValueError(
-            f"the model has no label {', '.join(unknown)}: it knows {', '.join(model.config.labels)}; take the protocol it was trained with"
+            f"the model has no label {', '.join(unknown)}: it knows {', '.join(model.config.labels)}; "
+            "take the protocol it was trained with"
         )
     model.eval()
     device = model.input.weight.device

@@ -103,8 +103,6 @@ class Mfcc(nn.Module):
         used = self.window_size - self.hop + groups * stride
         return audio[:, :used].unfold(1, self.window_size, self.hop), audio[:, groups * stride :]
 
-    @torch.autocast("cpu", enabled=False)
-    @torch.autocast("cuda", enabled=False)
     def log_mel(self, frames: Tensor) -> Tensor:
         """Logarithm of the power in each mel band: (B, T, window) to (B, T, mel_bands).
 
@@ -112,15 +110,15 @@ class Mfcc(nn.Module):
         """
         if frames.shape[1] == 0:  # MKL refuses an FFT of nothing
             return frames.new_empty(len(frames), 0, self.mel.shape[1])
-        spectrum = torch.fft.rfft(frames.float() * self.window, self.fft_size)
-        power = spectrum.real.square() + spectrum.imag.square()
-        return torch.log(power @ self.mel + self.log_floor)
+        with torch.autocast(frames.device.type, enabled=False):
+            spectrum = torch.fft.rfft(frames.float() * self.window, self.fft_size)
+            power = spectrum.real.square() + spectrum.imag.square()
+            return torch.log(power @ self.mel + self.log_floor)
 
-    @torch.autocast("cpu", enabled=False)
-    @torch.autocast("cuda", enabled=False)
     def cepstrum(self, log_mel: Tensor) -> Tensor:
         """Normalised DCT coefficients: (B, T, mel_bands) to (B, T, F)."""
-        return (log_mel @ self.dct - self.mean) / self.std
+        with torch.autocast(log_mel.device.type, enabled=False):
+            return (log_mel @ self.dct - self.mean) / self.std
 
     def forward(self, wave: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Features (B, T, F) of a wave (B, N), and the past for the next call."""

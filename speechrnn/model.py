@@ -97,8 +97,8 @@ class Prediction:
 class Block(nn.Module):
     """A recurrence and a feed-forward part, each behind a normalisation and beside a residual path.
 
-    Normalising the input of the recurrence, not the recurrence, is Deep Speech 2's (arXiv 1512.02595); the pre-norm residual block
-    is the transformer's with the recurrence in the place of attention. Everything but the recurrence works frame by frame.
+    Normalising the input of the recurrence, not the recurrence, is Deep Speech 2's (arXiv 1512.02595); the pre-norm residual
+    block is the transformer's, with the recurrence in attention's place. All but the recurrence works frame by frame.
     """
 
     def __init__(self, hidden_size: int, feed_forward: int, activation: Activation, dropout: float) -> None:
@@ -143,8 +143,7 @@ class Model(nn.Module):
         )
         self.input = nn.Linear(config.stack * config.coefficients, config.hidden_size)
         self.blocks = nn.ModuleList(
-            Block(config.hidden_size, config.feed_forward, config.activation, config.dropout)
-            for _ in range(config.layers)
+            Block(config.hidden_size, config.feed_forward, config.activation, config.dropout) for _ in range(config.layers)
         )
         self.head = nn.Sequential(nn.LayerNorm(config.hidden_size), nn.Linear(config.hidden_size, len(config.labels)))
 
@@ -186,9 +185,7 @@ class Model(nn.Module):
             last.append(after)
         return self.head(x), torch.stack(last)
 
-    def classify(
-        self, audio: str | Path | BinaryIO | np.ndarray | Tensor, top_k: int = 1
-    ) -> Prediction:
+    def classify(self, audio: str | Path | BinaryIO | np.ndarray | Tensor, top_k: int = 1) -> Prediction:
         """What is said in a recording.
 
         Args:
@@ -204,8 +201,8 @@ class Model(nn.Module):
             wave = np.asarray(audio)
             if wave.ndim != 1 or wave.size == 0 or not np.issubdtype(wave.dtype, np.floating) or not np.isfinite(wave).all():
                 raise ValueError(
-                    f"audio is an array of shape {wave.shape} and type {wave.dtype}: expected (N,) finite floats at {SAMPLE_RATE} Hz, "
-                    "full scale +-1; for 16-bit samples divide by 32768"
+                    f"audio is an array of shape {wave.shape} and type {wave.dtype}: expected (N,) finite floats at "
+                    f"{SAMPLE_RATE} Hz, full scale +-1; for 16-bit samples divide by 32768"
                 )
         else:
             wave = read_wave(audio, notes)
@@ -217,8 +214,8 @@ class Model(nn.Module):
     ) -> list[Prediction]:
         """What is said in each of many waves (N,) of floats at 16 kHz, in their order; equal lengths run together.
 
-        A shorter wave than a second is filled up with silence at its end. A longer one is looked at through a window of one second,
-        and the window in which a word is surest speaks for it.
+        A shorter wave than a second is filled up with silence at its end. A longer one is looked at through a window of one
+        second, and the window in which a word is surest speaks for it.
         """
         device = self.input.weight.device
         step = self.mfcc.hop * self.config.stack
@@ -251,8 +248,8 @@ class Model(nn.Module):
 def pool(logits: Tensor, window: int | None = None) -> Tensor:
     """One answer from the logits of many steps: their mean, weighted by how much each step has to say.
 
-    The weight of a step is the softmax over the steps of its mean logit. A softmax over classes does not see the mean logit, so the
-    network is free to learn it as the step's weight: the learned weighted pooling of attention models without a parameter more.
+    The weight of a step is the softmax over the steps of its mean logit. A softmax over classes does not see the mean logit, so
+    the network is free to learn it as the step's weight: attention models' learned weighted pooling without a parameter more.
 
     Args:
         logits: (B, T, C).

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 if TYPE_CHECKING:
     from speechrnn.evaluation import Report
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {  # matplotlib types the keys one by one
     "figure.dpi": 150,
     "font.size": 9,
     "axes.spines.top": False,
@@ -71,7 +71,7 @@ def read_metrics(run_folder: str | Path) -> dict[str, dict[int, float]]:
         with log.open(newline="") as file:
             for row in csv.DictReader(file):
                 for name, value in row.items():
-                    if value and name not in {"epoch", "step"}:
+                    if value and row["epoch"] and name not in {"epoch", "step"}:
                         metrics.setdefault(name, {})[int(row["epoch"])] = float(value)
     return metrics
 
@@ -82,7 +82,10 @@ def curves(run_folder: str | Path, title: str) -> Figure:
     with plt.rc_context(STYLE):
         figure, panes = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
         for axes, name in zip(panes, ("loss", "accuracy"), strict=True):
-            for split, colour, label in (("training", ORANGE, "training, augmented"), ("validation", BLUE, "validation")):
+            for split, colour, label in (
+                ("training", ORANGE, "training, augmented"),
+                ("validation", BLUE, "validation"),
+            ):
                 values = metrics.get(f"{split}_{name}", {})
                 epochs = sorted(values)
                 axes.plot([e + 1 for e in epochs], [values[e] for e in epochs], ".-", color=colour, label=label)

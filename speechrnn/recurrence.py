@@ -51,9 +51,12 @@ class Recurrence(nn.RNN):
         backend: `torch` or `loop`.
     """
 
-    def __init__(
-        self, input_size: int, hidden_size: int, activation: Activation = "tanh", backend: Backend = "torch"
-    ) -> None:
+    weight_ih_l0: nn.Parameter
+    weight_hh_l0: nn.Parameter
+    bias_ih_l0: nn.Parameter
+    bias_hh_l0: nn.Parameter
+
+    def __init__(self, input_size: int, hidden_size: int, activation: Activation = "tanh", backend: Backend = "torch") -> None:
         for name, value, known in (("activation", activation, Activation), ("backend", backend, Backend)):
             if value not in get_args(known):
                 raise ValueError(f"{name} is {value!r}: expected one of {', '.join(get_args(known))}")
@@ -72,9 +75,9 @@ class Recurrence(nn.RNN):
         nn.init.zeros_(self.bias_hh_l0)
         self.bias_hh_l0.requires_grad_(False)
 
-    def forward(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # always batched
+    def forward(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """States (B, T, H) and the last one (B, H), from inputs (B, T, I) and the state before them (B, H)."""
         if self.backend == "loop":
             return loop(x, hidden, self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.activation)
-        outputs, last = super().forward(x, hidden.unsqueeze(0))
+        outputs, last = nn.RNN.forward(self, x, hidden.unsqueeze(0))
         return outputs, last.squeeze(0)

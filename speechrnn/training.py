@@ -7,23 +7,26 @@ In: a recipe (YAML) and words that override it. Out: `runs/NAME/` with the recip
 import datetime
 import math
 import platform
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
-from torch import Tensor, nn
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics.classification import MulticlassAccuracy
 
 import speechrnn
 from speechrnn import checkpoint, plots
 from speechrnn.augment import Augmentation
-from speechrnn.data import SpeechCommands
+from speechrnn.data import SpeechCommands, global_seed
 from speechrnn.evaluation import Report, evaluate_clips
 from speechrnn.model import Model, ModelConfig, State, pool
 
@@ -74,14 +77,15 @@ class Training(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Seed this epoch, so that a resumed run draws what an unbroken one would."""
-        seed = torch.initial_seed() if self.trainer.fast_dev_run else global_seed()
-        torch.manual_seed((seed * 10_007 + self.current_epoch) * 1_009 + self.global_rank)
+        torch.manual_seed((global_seed() * 10_007 + self.current_epoch) * 1_009 + self.global_rank)
         self.carried: State | None = None
+        self.epoch_started = time.monotonic()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         """Loss of a batch of int16 waves (B, N) and targets (B,)."""
         waves, targets = batch
-        timed = self.trainer.profiler.profile
+        trainer: Any = self.trainer
+        timed = trainer.profiler.profile
         with timed("augmentation"):
             wave = self.augmentation.wave(waves.float() / 32768, self.noise)
         state = self._start(len(wave))
@@ -100,6 +104,17 @@ class Training(LightningModule):
         self.log("training_accuracy", self.training_accuracy, on_step=False, on_epoch=True, prog_bar=True)
         return loss
 
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's speed; where no progress bar is shown, say how it went in a line."""
+        trainer: Any = self.trainer
+        seconds = time.monotonic() - self.epoch_started
+        self.log("epoch_seconds", seconds)
+        self.log("learning_rate", trainer.optimizers[0].param_groups[0]["lr"])
+        if trainer.is_global_zero and not sys.stderr.isatty():
+            figures = {name: trainer.callback_metrics[name].item() for name in ("training_loss", "validation_accuracy")}
+            said = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures.items())
+            print(f"epoch {self.current_epoch + 1} of {trainer.max_epochs}: {said}, {seconds:.1f} s", file=sys.stderr)
+
     def _start(self, batch: int) -> State:
         """Silence for some clips, what the clip before left for the others."""
         start = self.model.initial_state(batch)
@@ -115,19 +130,18 @@ class Training(LightningModule):
         answer = pool(self.model(waves.float() / 32768)[0].float())
         self.validation_accuracy(answer, targets)
         self.validation_mean_accuracy(answer, targets)
-        both = {"sync_dist": True, "batch_size": len(targets)}
-        self.log("validation_loss", cross_entropy(answer, targets), **both)
+        self.log("validation_loss", cross_entropy(answer, targets), sync_dist=True, batch_size=len(targets))
         self.log("validation_accuracy", self.validation_accuracy, prog_bar=True)
         self.log("validation_mean_accuracy", self.validation_mean_accuracy)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW (Loshchilov and Hutter 2019) with a linear warm-up and a cosine to zero."""
-        decayed, free = [], []
+        decayed: list[Tensor] = []
+        free: list[Tensor] = []
         for name, parameter in self.model.named_parameters():
             (decayed if parameter.ndim > 1 and "weight_hh" not in name else free).append(parameter)
-        optimizer = torch.optim.AdamW(
-            [{"params": decayed}, {"params": free, "weight_decay": 0.0}], lr=self.learning_rate, weight_decay=self.weight_decay
-        )
+        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, weight_decay=self.weight_decay)
         steps = self.trainer.estimated_stepping_batches
         rising = max(1, round(self.warm_up * steps))
 
@@ -140,13 +154,6 @@ class Training(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def global_seed() -> int:
-    """The seed of this run, as Lightning's `seed_everything` recorded it."""
-    import os
-
-    return int(os.environ["PL_GLOBAL_SEED"])
-
-
 @torch.no_grad()
 def set_feature_statistics(model: Model, waves: Tensor) -> None:
     """Mean and standard deviation of each coefficient over all frames of the clips (n, N) int16, into the model's buffers."""
@@ -154,7 +161,7 @@ def set_feature_statistics(model: Model, waves: Tensor) -> None:
     mfcc.mean.zero_()
     mfcc.std.fill_(1)
     total, squares, frames = mfcc.mean.double(), mfcc.mean.double(), 0
-    for batch in waves.split(STATISTICS_BATCH):
+    for batch in torch.split(waves, STATISTICS_BATCH):
         features = mfcc(batch.to(mfcc.mean.device).float() / 32768)[0].double()
         total += features.sum((0, 1))
         squares += features.square().sum((0, 1))
@@ -178,9 +185,10 @@ class _TrainCli(LightningCLI):
             kwargs["precision"] = "16-mixed" if on_gpu else "32-true"
         kwargs["logger"] = [CSVLogger(folder, name="csv"), TensorBoardLogger(folder, name="tensorboard")]
         kwargs["callbacks"] = [
-            ModelCheckpoint(folder, "best", monitor="validation_accuracy", mode="max", save_last=True, enable_version_counter=False),
+            ModelCheckpoint(
+                folder, "best", monitor="validation_accuracy", mode="max", save_last=True, enable_version_counter=False
+            ),
             RichProgressBar(),
-            LearningRateMonitor("epoch"),
         ]
         return super().instantiate_trainer(**kwargs)
 
@@ -202,7 +210,7 @@ def run(recipe: str, overrides: list[str], resume: bool = False) -> Path | None:
     if not Path(recipe).is_file():
         raise FileNotFoundError(f"no recipe {recipe!r}: expected a YAML file such as recipes/quickstart.yaml")
     cli = _parse(["--config", recipe, *overrides], Path("runs") / Path(recipe).stem)
-    trainer, training, data = cli.trainer, cli.model, cli.datamodule
+    trainer: Any = cli.trainer
     folder = Path(trainer.default_root_dir)
     last = folder / "last.ckpt"
     if last.is_file() and not resume and not trainer.fast_dev_run:
@@ -212,7 +220,8 @@ def run(recipe: str, overrides: list[str], resume: bool = False) -> Path | None:
     if not trainer.fast_dev_run:
         _write_recipe(cli, folder)
     started = datetime.datetime.now(datetime.UTC)
-    trainer.fit(training, data, ckpt_path=last if last.is_file() and not trainer.fast_dev_run else None, weights_only=False)
+    checkpoint_path = last if last.is_file() and not trainer.fast_dev_run else None
+    trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint_path, weights_only=False)
     if trainer.fast_dev_run or trainer.interrupted or trainer.global_rank:
         return None
     return _finish(cli, folder, started)
@@ -230,7 +239,7 @@ def _parse(arguments: ArgsType, folder: Path) -> _TrainCli:
         trainer_defaults={"default_root_dir": str(folder), "log_every_n_steps": 10, "use_distributed_sampler": False},
         parser_kwargs={
             "prog": "speechrnn train",
-            "usage": "speechrnn train RECIPE.yaml [--resume] [--allow-partial] [--model.NAME VALUE] [--data.NAME VALUE] [--trainer.NAME VALUE]",
+            "usage": "speechrnn train RECIPE.yaml [--resume] [--allow-partial] [--model.NAME VALUE] [--data.NAME VALUE] ...",
             "allow_abbrev": False,  # else a misspelt `--trainer.max_epoch` is silently taken for `max_epochs`
         },
     )
@@ -244,8 +253,9 @@ def _write_recipe(cli: _TrainCli, folder: Path) -> None:
 
 def _finish(cli: _TrainCli, folder: Path, started: datetime.datetime) -> Path:
     """Write the best checkpoint as a model folder, and the pictures."""
-    trainer, training, data = cli.trainer, cli.model, cli.datamodule
-    best = trainer.checkpoint_callback.best_model_path  # type: ignore[union-attr]
+    trainer: Any = cli.trainer
+    training, data = cli.model, cli.datamodule
+    best = trainer.checkpoint_callback.best_model_path
     training.load_state_dict(torch.load(best, map_location="cpu", weights_only=False)["state_dict"])
     model = training.model.cpu()
     report = evaluate_clips(model, data.clips["validation"], data.protocol, "validation")
@@ -256,15 +266,28 @@ def _finish(cli: _TrainCli, folder: Path, started: datetime.datetime) -> Path:
         "clips": {split: len(clips) for split, clips in data.clips.items()},
         "corpus": data.folder.name,
         "date": started.date().isoformat(),
-        "hardware": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
+        "hardware": _hardware(),
         "torch": torch.__version__,
     }
     checkpoint.save(
-        model, folder / "model", training=facts, scores={"validation": report.to_dict()}, card=model_card(model, facts, report)
+        model,
+        folder / "model",
+        training=facts,
+        scores={"validation": report.to_dict()},
+        card=model_card(model, facts, report),
     )
     plots.save(plots.curves(folder, folder.name), folder / "curves.png")
-    plots.save(plots.confusion(report, f"{folder.name}, {report.protocol} validation: {report.accuracy:.1%}"), folder / "confusion.png")
+    plots.save(
+        plots.confusion(report, f"{folder.name}, {report.protocol} validation: {report.accuracy:.1%}"),
+        folder / "confusion.png",
+    )
     return folder / "model"
+
+
+def _hardware() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()} CPU, threads: {torch.get_num_threads()}"
 
 
 def model_card(model: Model, facts: dict[str, Any], report: Report) -> str:
@@ -298,7 +321,8 @@ that matters without asking back.
 
 ## The run
 
-speechrnn {speechrnn.__version__}, torch {facts["torch"]}, seed {facts["seed"]}, {facts["epochs"]} epochs, {facts["date"]}, {facts["hardware"]}.
+speechrnn {speechrnn.__version__}, torch {facts["torch"]}, seed {facts["seed"]}, {facts["epochs"]} epochs, {facts["date"]},
+{facts["hardware"]}.
 
 ```yaml
 {facts["recipe"].strip()}

@@ -1,0 +1,273 @@
+"""The command line: one function a command. Imports stand inside each, so that help comes before torch is loaded.
+
+Results go to stdout, tab-separated or as JSON; everything else to stderr. Status 0 if all went well, 1 if something could not be
+done (the rest is), 2 for wrong usage, 130 if stopped from the keyboard.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from speechrnn import __version__
+
+FILES_AT_ONCE = 256  # in memory in `classify`: 16 MB of one-second files
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; `arguments` default to those of the process. Returns the exit status."""
+    options, rest = _parser().parse_known_args(arguments)
+    if rest and options.command is not train:
+        options.parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.rest = rest
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except KeyboardInterrupt:
+        return _fail("stopped", 130)
+    except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (OSError, ValueError, RuntimeError) as error:
+        return _fail(_one_line(error))
+
+
+def download(options: argparse.Namespace) -> int:
+    """Fetch a corpus."""
+    from speechrnn.download import CORPORA, download
+
+    print(download(CORPORA[options.name], options.to))
+    return 0
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train from a recipe."""
+    from speechrnn import training
+
+    overrides = [*options.rest, *(["--data.allow_partial", "true"] if options.allow_partial else [])]
+    folder = training.run(options.recipe, overrides, options.resume)
+    if folder:
+        print(folder)
+    return 0
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Measure a model on a split."""
+    import torch
+
+    from speechrnn import checkpoint, plots
+    from speechrnn.data import load_split
+    from speechrnn.evaluation import evaluate_clips
+
+    model = checkpoint.load(options.model).to("cuda" if torch.cuda.is_available() else "cpu")
+    clips = load_split(options.data, options.protocol, options.split, seed=options.draw_seed, allow_partial=options.allow_partial)
+    report = evaluate_clips(model, clips, options.protocol, options.split)
+    if options.report:
+        plots.save(
+            plots.confusion(report, f"{report.protocol} {report.split}: {report.accuracy:.1%}"),
+            options.report / "confusion.png",
+        )
+        (options.report / "report.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+        print(f"written: {options.report / 'confusion.png'}, {options.report / 'report.json'}", file=sys.stderr)
+    print(json.dumps(report.to_dict(), indent=2) if options.json else f"{report.summary()}\n\n{report.table()}")
+    return 0
+
+
+def classify(options: argparse.Namespace) -> int:
+    """Say the word in each file."""
+    from speechrnn import checkpoint
+    from speechrnn.audio import AudioError, find_audio, read_wave
+
+    model = checkpoint.load(options.model)
+    status = 0
+    paths: list[str | Path] = []
+    for name in options.files:
+        found = [name] if name == "-" else find_audio([name])
+        if not found:
+            status = _fail(f"{name}: no audio files in this folder")
+        paths += found
+    answers: list[dict[str, Any]] = []
+    for start in range(0, len(paths), FILES_AT_ONCE):
+        good, waves, notes = [], [], []
+        for path in paths[start : start + FILES_AT_ONCE]:
+            said: list[str] = []
+            try:
+                waves.append(read_wave(sys.stdin.buffer if path == "-" else path, said))
+            except AudioError as error:
+                status = _fail(_one_line(error))
+                continue
+            good.append(path)
+            notes.append(said)
+        for path, answer in zip(good, model.classify_waves(waves, options.top_k, notes), strict=True):
+            if options.verbose:
+                for note in answer.notes:
+                    print(f"{path}: {note}", file=sys.stderr)
+            if options.json:
+                top = [{"label": label, "score": score} for label, score in answer.top]
+                answers.append({"path": str(path), "label": answer.label, "score": answer.score, "top": top})
+            else:
+                print(
+                    path,
+                    *(cell for label, score in answer.top for cell in (label, f"{score:.2f}")),
+                    sep="\t",
+                    flush=True,
+                )
+    if options.json:
+        print(json.dumps(answers, indent=2))
+    return status
+
+
+def transcribe(options: argparse.Namespace) -> int:
+    """Find the words in a recording of any length."""
+    from speechrnn import checkpoint
+    from speechrnn.audio import read_blocks
+    from speechrnn.stream import Stream
+
+    model = checkpoint.load(options.model)
+    notes: list[str] = []
+    blocks = read_blocks(options.file, notes=notes)
+    words = []
+    for word in Stream(model).detect(blocks, options.threshold):
+        if options.json:
+            words.append({"start": word.start, "end": word.end, "label": word.label, "score": word.score})
+        else:
+            print(f"{word.start:.2f}", f"{word.end:.2f}", word.label, f"{word.score:.2f}", sep="\t", flush=True)
+    if options.verbose:
+        for note in notes:
+            print(f"{options.file}: {note}", file=sys.stderr)
+    if options.json:
+        print(json.dumps(words, indent=2))
+    return 0
+
+
+def info(options: argparse.Namespace) -> int:
+    """Describe a model."""
+    from speechrnn import checkpoint
+
+    folder = checkpoint.model_folder(options.model)
+    config = checkpoint.read_config(folder)
+    model = checkpoint.load(folder)
+    parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    if options.json:
+        print(json.dumps({**config, "parameters": parameters}, indent=2))
+        return 0
+    training, shape = config["training"], config["model"]
+    rows = {
+        "model": folder,
+        "labels": " ".join(shape["labels"]),
+        "layers": f"{shape['layers']} vanilla recurrent, of {shape['hidden_size']} {shape['activation']} units",
+        "parameters": f"{parameters:,}",
+        "features": f"{shape['coefficients']} MFCC every {shape['hop_ms']:g} ms, {shape['stack']} frames joined",
+        "training": ", ".join(f"{name} {training[name]}" for name in ("corpus", "seed", "epochs", "date", "hardware")),
+        "speechrnn": config["version"],
+    }
+    for split, score in config["scores"].items():
+        rows[split] = (
+            f"{score['accuracy']:.2%} of {score['clips']:,} clips, mean over classes {score['mean_accuracy']:.2%}, "
+            f"{score['protocol']}"
+        )
+    for name, value in rows.items():
+        print(name, value, sep="\t")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="speechrnn", description="Recognise spoken commands with vanilla recurrent networks.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"speechrnn {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(command: Callable[[argparse.Namespace], int], help: str, epilog: str = "") -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            command.__name__,
+            help=help,
+            description=help[0].upper() + help[1:] + ".",
+            epilog=epilog,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        added.set_defaults(command=command, parser=added)
+        return added
+
+    def add_model(to: argparse.ArgumentParser) -> None:
+        to.add_argument(
+            "--model", metavar="MODEL", help="shipped model, or folder of a trained one (default: the shipped `base`)"
+        )
+
+    this = add(
+        download,
+        "fetch a corpus of Google Speech Commands",
+        "A download that broke off goes on when the command is typed again.",
+    )
+    this.add_argument("name", choices=["v2", "v1", "v2-test", "v1-test"], help="corpus, or its official test archive")
+    this.add_argument("--to", type=Path, default=Path("data"), metavar="FOLDER", help="where its folder goes (default: data)")
+
+    this = add(
+        train,
+        "train a model from a recipe",
+        "Each key of the recipe can be overridden:\n\n"
+        "  speechrnn train recipes/quickstart.yaml --model.hidden_size 192 --trainer.max_epochs 5\n"
+        "  speechrnn train recipes/v2_12.yaml --data.folder CORPUS --trainer.strategy ddp --trainer.devices 4\n\n"
+        "`speechrnn train RECIPE.yaml --print_config` shows every key. The run is kept in runs/NAME: recipe.yaml, last.ckpt,\n"
+        "best.ckpt, csv/, tensorboard/, curves.png, confusion.png and model/, the folder that the other commands take.",
+    )
+    this.add_argument("recipe", metavar="RECIPE.yaml", help="what to train on what")
+    this.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint, if there is one")
+    this.add_argument("--allow-partial", action="store_true", help="go on where the corpus lacks clips of the official splits")
+
+    this = add(evaluate, "measure a model on a split of a corpus")
+    this.add_argument("model", metavar="MODEL", help="shipped model, or folder of a trained one")
+    this.add_argument("--data", required=True, type=Path, metavar="FOLDER", help="corpus or test archive")
+    this.add_argument("--protocol", default="v2-12", choices=["v1-12", "v2-12", "v1-30", "v2-35", "own"], help="default: v2-12")
+    this.add_argument("--split", default="testing", choices=["training", "validation", "testing"], help="default: testing")
+    this.add_argument(
+        "--draw-seed", type=int, default=0, metavar="N", help="of the draws of unknown and silence clips (default: 0)"
+    )
+    this.add_argument("--allow-partial", action="store_true", help="go on where clips of the official split are missing")
+    this.add_argument("--report", type=Path, metavar="FOLDER", help="write confusion.png and report.json there")
+    this.add_argument("--json", action="store_true", help="print the report as JSON")
+
+    this = add(classify, "say the word in each file", "Prints path, label and probability, a line a file, in the order given.")
+    this.add_argument("files", nargs="+", metavar="FILE", help="audio file, folder of them, or - for standard input")
+    add_model(this)
+    this.add_argument("--top-k", type=int, default=1, metavar="K", help="print the K best labels (default: 1)")
+    this.add_argument("--json", action="store_true", help="print a JSON list")
+    this.add_argument("-v", "--verbose", action="store_true", help="say which files were resampled, mixed down or padded")
+
+    this = add(
+        transcribe,
+        "find the words in a recording of any length",
+        "Prints start, end (s), label and probability, a line a word.",
+    )
+    this.add_argument("file", metavar="FILE", help="audio file")
+    add_model(this)
+    this.add_argument(
+        "--threshold", type=float, default=0.8, metavar="P", help="probability from which a word counts (default: 0.8)"
+    )
+    this.add_argument("--json", action="store_true", help="print a JSON list")
+    this.add_argument("-v", "--verbose", action="store_true", help="say whether the file was resampled or mixed down")
+
+    this = add(info, "describe a model: labels, size, features, training, scores")
+    this.add_argument(
+        "model",
+        nargs="?",
+        metavar="MODEL",
+        help="shipped model, or folder of a trained one (default: the shipped `base`)",
+    )
+    this.add_argument("--json", action="store_true", help="print everything the model folder says, as JSON")
+    return parser
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _fail(message: str, status: int = 1) -> int:
+    print(f"speechrnn: {message}", file=sys.stderr)
+    return status

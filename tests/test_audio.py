@@ -1,0 +1,505 @@
+"""What `speechrnn.audio` promises: the samples of every kind of file, and one line for every kind of broken one."""
+
+import io
+import os
+import stat
+import struct
+import subprocess
+import sys
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from speechrnn.audio import SAMPLE_RATE, AudioError, find_audio, read_blocks, read_wave
+
+CLIPS = Path(__file__).parents[1] / "../shared/data/clips/yes.zip"
+
+# Largest error of a sample in -1 to 1: at most one step of each format; the companded formats (ITU-T G.711) have steps
+# of 1/32 near full scale.
+QUANTISATION = {
+    "PCM_U8": 2**-7,
+    "PCM_16": 2**-15,
+    "PCM_24": 2**-23,
+    "PCM_32": 2**-24,
+    "FLOAT": 0.0,
+    "DOUBLE": 0.0,
+    "ULAW": 2**-5,
+    "ALAW": 2**-5,
+}
+LOSSLESS = {"wav": ("WAV", "PCM_16"), "flac": ("FLAC", "PCM_16"), "aiff": ("AIFF", "PCM_16"), "au": ("AU", "PCM_16")}
+LOSSY = {"vorbis": ("OGG", "VORBIS"), "opus": ("OGG", "OPUS"), "mp3": ("MP3", "MPEG_LAYER_III")}
+
+
+def tone(seconds: float = 1.0, rate: int = SAMPLE_RATE, frequency: float = 440.0, level: float = 0.5) -> np.ndarray:
+    return (level * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+def noise(shape: int | tuple[int, ...], seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-0.5, 0.5, shape).astype(np.float32)
+
+
+def written(path: Path, samples: np.ndarray, rate: int = SAMPLE_RATE, kind: tuple[str, str] = ("WAV", "PCM_16")) -> Path:
+    soundfile.write(path, samples, rate, format=kind[0], subtype=kind[1])
+    return path
+
+
+def error_of(source: object) -> str:
+    with pytest.raises(AudioError) as info:
+        read_wave(source)  # type: ignore[arg-type]
+    message = str(info.value)
+    assert "\n" not in message
+    return message
+
+
+def component(samples: np.ndarray, frequency: float) -> float:
+    """The amplitude of one frequency, away from the ends of the signal."""
+    inner = samples[len(samples) // 4 : -len(samples) // 4]
+    phase = 2j * np.pi * frequency * np.arange(len(inner)) / SAMPLE_RATE
+    return float(2 * abs(np.mean(np.hanning(len(inner)) * 2 * inner * np.exp(-phase))))
+
+
+# What is not readable
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "missing.wav"
+    assert error_of(path).startswith(f"{path}: cannot be opened: No such file")
+
+
+def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
+    assert "directory" in error_of(tmp_path)
+
+
+def test_an_operating_system_error_stays_visible_as_the_cause(tmp_path: Path) -> None:
+    with pytest.raises(AudioError) as info:
+        read_wave(tmp_path / "missing.wav")
+    assert isinstance(info.value.__cause__, FileNotFoundError)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read every file")
+def test_a_file_without_permission_says_so(tmp_path: Path) -> None:
+    path = written(tmp_path / "secret.wav", tone())
+    path.chmod(stat.S_IWUSR)
+    assert "Permission denied" in error_of(path)
+
+
+def test_an_empty_file_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "empty.wav"
+    path.touch()
+    assert "0 bytes" in error_of(path)
+
+
+def test_text_named_wav_is_not_audio(tmp_path: Path) -> None:
+    path = tmp_path / "text.wav"
+    path.write_text("These are words, and not the sound of them.\n" * 100)
+    assert "not readable as audio" in error_of(path)
+
+
+def test_a_path_with_a_line_break_stays_in_one_line(tmp_path: Path) -> None:
+    assert "two\\nlines" in error_of(tmp_path / "two\nlines.wav")
+
+
+def test_a_path_with_a_null_character_is_an_audio_error() -> None:
+    assert "null" in error_of("a\0.wav")
+
+
+@pytest.mark.parametrize("kind", [*LOSSLESS.values(), *LOSSY.values()], ids=[*LOSSLESS, *LOSSY])
+@pytest.mark.parametrize("kept", [4, 20, 40])
+def test_a_file_cut_off_in_its_header_is_an_audio_error(tmp_path: Path, kind: tuple[str, str], kept: int) -> None:
+    path = written(tmp_path / "a", tone(), kind=kind)
+    path.write_bytes(path.read_bytes()[:kept])
+    error_of(path)
+
+
+# What is not all there
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_wav_that_is_cut_off_says_how_many_samples_are_missing(tmp_path: Path, subtype: str, channels: int) -> None:
+    samples = noise((16000, channels))
+    path = written(tmp_path / "a.wav", samples, kind=("WAV", subtype))
+    whole = path.read_bytes()
+    with soundfile.SoundFile(path) as sound:
+        bytes_of_a_frame = len(whole) // sound.frames
+    path.write_bytes(whole[: -bytes_of_a_frame * 4000])
+    assert error_of(path) == f"{path}: cut off: the header promises 16000 samples, 12000 are there; copy the file again"
+
+
+def test_a_wav_that_lacks_its_last_byte_is_cut_off(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.wav", tone())
+    path.write_bytes(path.read_bytes()[:-1])
+    assert "promises 16000 samples, 15999 are there" in error_of(path)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "FLOAT", "DOUBLE"])
+def test_a_wav_that_ends_with_its_header_is_cut_off(tmp_path: Path, subtype: str) -> None:
+    path = written(tmp_path / "a.wav", tone(), kind=("WAV", subtype))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) - len(whole) // 16000 * 16000])
+    assert "promises 16000 samples, 0 are there" in error_of(path)
+
+
+@pytest.mark.parametrize("kind", ["WAVEX", "RF64", "W64", "AIFF", "AU"])
+def test_other_containers_that_are_cut_off_say_so(tmp_path: Path, kind: str) -> None:
+    path = written(tmp_path / "a", tone(), kind=(kind, "PCM_16"))
+    path.write_bytes(path.read_bytes()[: -2 * 4000])
+    assert "promises 16000 samples, 12000 are there" in error_of(path)
+
+
+@pytest.mark.parametrize("part", [0.3, 0.5, 0.9])
+def test_a_flac_that_is_cut_off_says_so(tmp_path: Path, part: float) -> None:
+    path = written(tmp_path / "a.flac", noise(160000), kind=LOSSLESS["flac"])
+    data = path.read_bytes()
+    path.write_bytes(data[: round(part * len(data))])
+    message = error_of(path)
+    assert "cut off: the header promises 160000 samples" in message
+    # libsndfile counts whole FLAC frames, of 4096 samples
+    assert int(message.split("samples, ")[1].split()[0]) == pytest.approx(part * 160000, abs=4096)
+
+
+def test_a_flac_that_is_cut_off_between_two_frames_is_cut_off(tmp_path: Path) -> None:
+    # libsndfile ends such a file without an error
+    path = written(tmp_path / "a.flac", noise(40960), kind=LOSSLESS["flac"])
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(b"\xff\xf8", data.index(b"\xff\xf8") + 7000)])
+    assert "promises 40960 samples, 4096 are there" in error_of(path)
+
+
+def test_a_cut_off_file_in_memory_is_cut_off(tmp_path: Path) -> None:
+    data = written(tmp_path / "a.wav", tone()).read_bytes()
+    assert error_of(io.BytesIO(data[:-2000])).startswith("audio in memory: cut off")
+
+
+def test_an_mp3_shorter_than_its_header_says_leaves_a_note(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path / "a.mp3", noise(160000), kind=LOSSY["mp3"])
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    notes: list[str] = []
+    samples = read_wave(path, notes)
+    capfd.readouterr()  # libmpg123 writes to stderr
+    assert notes == [f"ends at {len(samples) / 16000:.2f} s, not at 10.00 s"]
+
+
+# Lengths that encoders could not fill in
+
+
+def wav_bytes(samples: np.ndarray, riff_size: int, data_size: int, trailer: bytes = b"") -> bytes:
+    header = struct.pack("<4sI8sIHHIIHH4sI", b"RIFF", riff_size, b"WAVEfmt ", 16, 1, 1, 16000, 32000, 2, 16, b"data", data_size)
+    return header + np.round(samples * 32768).astype("<i2").tobytes() + trailer
+
+
+@pytest.mark.parametrize(
+    ("riff_size", "data_size"),
+    [
+        pytest.param(0xFFFFFFFF, 0xFFFFFFFF, id="ffmpeg"),
+        pytest.param(0x7FFFF024, 0x7FFFF000, id="sox"),
+        pytest.param(0x80000024, 0x80000000, id="arecord"),
+        pytest.param(36, 0, id="data size zero"),
+        pytest.param(0, 0, id="all zero"),
+        pytest.param(36 + 32000, 0, id="only the data size zero"),
+    ],
+)
+@pytest.mark.parametrize("memory", [False, True])
+def test_a_wav_written_to_a_pipe_is_not_cut_off(tmp_path: Path, riff_size: int, data_size: int, memory: bool) -> None:
+    data = wav_bytes(tone(), riff_size, data_size)
+    path = tmp_path / "a.wav"
+    path.write_bytes(data)
+    samples = read_wave(io.BytesIO(data) if memory else path)
+    np.testing.assert_allclose(samples, tone(), atol=QUANTISATION["PCM_16"])
+
+
+def test_a_flac_of_unknown_length_is_read_to_its_end(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.flac", tone(3.21), kind=LOSSLESS["flac"])
+    expected = read_wave(path)
+    data = bytearray(path.read_bytes())
+    data[21] &= 0xF0  # the 36 bits of STREAMINFO that hold the number of samples (RFC 9639, section 8.2)
+    data[22:26] = bytes(4)
+    path.write_bytes(data)
+    np.testing.assert_array_equal(read_wave(path), expected)
+    path.write_bytes(data[: len(data) // 2])
+    assert "cut off" in error_of(path)
+    assert str(2**63 - 1) not in error_of(path)
+
+
+# What has no samples, or none that are numbers
+
+
+@pytest.mark.parametrize("kind", [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("AIFF", "PCM_16"), ("AU", "PCM_16")])
+def test_a_file_without_samples_is_too_short(tmp_path: Path, kind: tuple[str, str]) -> None:
+    assert "too short: 0 samples" in error_of(written(tmp_path / "a", tone(0), kind=kind))
+
+
+def test_a_wav_without_samples_but_with_another_chunk_is_too_short() -> None:
+    trailer = b"LIST" + struct.pack("<I", 26) + b"INFOISFT" + struct.pack("<I", 14) + b"Lavf58.76.100\0"
+    assert "too short: 0 samples" in error_of(io.BytesIO(wav_bytes(tone(0), 36 + len(trailer), 0, trailer)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_a_value_that_is_not_finite_is_an_error_that_says_where(tmp_path: Path, value: float, channels: int, rate: int) -> None:
+    samples = noise((3 * rate, channels))
+    samples[round(2.25 * rate), -1] = value
+    path = written(tmp_path / "a.wav", samples, rate, ("WAV", "FLOAT"))
+    assert "NaN or infinity at 2.250 s" in error_of(path)
+    with pytest.raises(AudioError, match=r"at 2\.250 s"):
+        list(read_blocks(path, 0.1))
+
+
+def test_a_double_beyond_the_range_of_float32_is_an_error(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.wav", np.array([0.0, 1e300]), kind=("WAV", "DOUBLE"))
+    assert "infinity at 0.000 s" in error_of(path)
+
+
+# The samples
+
+
+@pytest.mark.parametrize("subtype", QUANTISATION)
+def test_every_wav_encoding_gives_the_same_signal(tmp_path: Path, subtype: str) -> None:
+    samples = noise(16000)
+    read = read_wave(written(tmp_path / "a.wav", samples, kind=("WAV", subtype)))
+    assert read.dtype == np.float32
+    assert read.shape == (16000,)
+    np.testing.assert_allclose(read, samples, rtol=0, atol=QUANTISATION[subtype])
+
+
+@pytest.mark.parametrize("kind", LOSSLESS.values(), ids=LOSSLESS)
+def test_lossless_formats_give_the_same_signal(tmp_path: Path, kind: tuple[str, str]) -> None:
+    samples = noise(16000)
+    read = read_wave(written(tmp_path / "a", samples, kind=kind))
+    np.testing.assert_allclose(read, samples, rtol=0, atol=QUANTISATION["PCM_16"])
+
+
+@pytest.mark.parametrize("kind", LOSSY.values(), ids=LOSSY)
+def test_lossy_formats_keep_length_and_tone(tmp_path: Path, kind: tuple[str, str], capfd: pytest.CaptureFixture[str]) -> None:
+    read = read_wave(written(tmp_path / "a", tone(2.0), kind=kind))
+    capfd.readouterr()  # libmpg123 writes to stderr
+    assert read.shape == (32000,)
+    np.testing.assert_allclose(read[1600:-1600], tone(2.0)[1600:-1600], atol=0.05)
+
+
+def test_full_scale_16_bit_spans_minus_one_to_one(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.wav", np.array([-32768, 0, 32767], dtype=np.int16))
+    np.testing.assert_array_equal(read_wave(path), np.array([-1, 0, 1 - 2**-15], dtype=np.float32))
+
+
+def test_float_values_beyond_one_are_kept(tmp_path: Path) -> None:
+    samples = 4 * noise(1000)
+    assert np.abs(samples).max() > 1.9
+    np.testing.assert_array_equal(read_wave(written(tmp_path / "a.wav", samples, kind=("WAV", "FLOAT"))), samples)
+
+
+def test_one_sample_is_returned_as_it_is(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.wav", np.array([0.25], dtype=np.float32))
+    np.testing.assert_array_equal(read_wave(path), np.array([0.25], dtype=np.float32))
+
+
+def test_a_sample_too_short_for_one_at_16_khz_is_an_error(tmp_path: Path) -> None:
+    assert "too short: 1 samples at 48000 Hz" in error_of(written(tmp_path / "a.wav", tone()[:1], 48000))
+
+
+@pytest.mark.parametrize("channels", [2, 8])
+def test_channels_are_averaged(tmp_path: Path, channels: int) -> None:
+    samples = noise((16000, channels))
+    notes: list[str] = []
+    read = read_wave(written(tmp_path / "a.wav", samples, kind=("WAV", "FLOAT")), notes)
+    np.testing.assert_allclose(read, samples.mean(axis=1), rtol=0, atol=1e-7)
+    assert notes == [f"mixed down from {channels} channels"]
+
+
+@pytest.mark.parametrize("rate", [4000, 8000, 11025, 15999, 16001, 22050, 44100, 48000, 96000, 192000])
+def test_other_rates_keep_the_tone_and_the_length(tmp_path: Path, rate: int) -> None:
+    notes: list[str] = []
+    read = read_wave(written(tmp_path / "a.wav", tone(1.5, rate), rate, ("WAV", "FLOAT")), notes)
+    assert read.dtype == np.float32
+    assert abs(len(read) - 24000) <= 1
+    inner = slice(1000, 23000)
+    np.testing.assert_allclose(read[inner], tone(1.5)[inner], atol=1e-3)
+    assert component(read, 440) == pytest.approx(0.5, rel=1e-3)
+    assert notes == [f"resampled from {rate} Hz"]
+
+
+@pytest.mark.parametrize("rate", [22050, 44100, 192000])
+def test_energy_above_the_new_nyquist_frequency_is_gone(tmp_path: Path, rate: int) -> None:
+    samples = tone(1.0, rate, 1000) + tone(1.0, rate, 9000)
+    read = read_wave(written(tmp_path / "a.wav", samples, rate, ("WAV", "FLOAT")))
+    assert component(read, 1000) == pytest.approx(0.5, rel=1e-3)
+    assert component(read, 7000) < 1e-4  # where 9 kHz would be folded to
+    np.testing.assert_allclose(read[1000:15000], tone(1.0, frequency=1000)[1000:15000], atol=1e-3)
+
+
+def test_a_file_at_16_khz_in_mono_leaves_no_notes(tmp_path: Path) -> None:
+    notes: list[str] = []
+    read_wave(written(tmp_path / "a.wav", tone()), notes)
+    assert notes == []
+
+
+def test_stereo_at_another_rate_leaves_both_notes_before_the_first_block(tmp_path: Path) -> None:
+    notes: list[str] = []
+    next(read_blocks(written(tmp_path / "a.wav", noise((44100, 2)), 44100), notes=notes))
+    assert sorted(notes) == ["mixed down from 2 channels", "resampled from 44100 Hz"]
+
+
+# Blocks
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "kind"),
+    [
+        (16000, 1, ("WAV", "PCM_16")),
+        (44100, 1, ("WAV", "FLOAT")),
+        (44100, 2, ("WAV", "PCM_24")),
+        (8000, 8, ("WAV", "ULAW")),
+        (12345, 3, ("WAV", "FLOAT")),
+        (22050, 2, ("FLAC", "PCM_16")),
+        (44100, 1, ("OGG", "VORBIS")),
+        (48000, 2, ("OGG", "OPUS")),
+        (44100, 2, ("MP3", "MPEG_LAYER_III")),
+    ],
+)
+def test_the_block_size_does_not_change_the_samples(
+    tmp_path: Path, rate: int, channels: int, kind: tuple[str, str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path / "a", noise((round(2.345 * rate), channels)), rate, kind)
+    whole = read_wave(path)
+    assert abs(len(whole) - 2.345 * 16000) <= 1
+    for block_seconds in (0.0007, 0.0313, 0.1, 1 / 3, 1.0, 100.0):
+        np.testing.assert_array_equal(np.concatenate(list(read_blocks(path, block_seconds))), whole)
+    capfd.readouterr()  # libmpg123 writes to stderr
+
+
+def test_blocks_are_as_long_as_asked(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.wav", noise(40000))
+    assert [len(block) for block in read_blocks(path)] == [16000, 16000, 8000]
+    assert [len(block) for block in read_blocks(path, 0.9)] == [14400, 14400, 11200]
+
+
+@pytest.mark.parametrize("block_seconds", [0, -1, float("nan"), float("inf")])
+def test_a_block_of_no_length_is_refused(tmp_path: Path, block_seconds: float) -> None:
+    path = written(tmp_path / "a.wav", tone())
+    with pytest.raises(ValueError, match="expected a number above 0"):
+        next(read_blocks(path, block_seconds))
+
+
+def test_blocks_do_not_share_memory(tmp_path: Path) -> None:
+    first, second, *_ = read_blocks(written(tmp_path / "a.wav", noise(40000)))
+    assert not np.shares_memory(first, second)
+    assert first.flags.writeable
+    assert first.flags.c_contiguous
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_a_long_file_is_read_in_constant_memory(tmp_path: Path, rate: int) -> None:
+    path = tmp_path / "long.wav"
+    seconds = 1200
+    size = 2 * seconds * rate
+    with path.open("wb") as file:
+        header = wav_bytes(tone(0), 36 + size, size)
+        file.write(header[:24] + struct.pack("<II", rate, 2 * rate) + header[32:])
+        file.truncate(44 + size)  # sparse: takes no room on the disk
+    total = 0
+    tracemalloc.start()
+    for block in read_blocks(path):
+        total += len(block)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert abs(total - seconds * SAMPLE_RATE) <= 1
+    assert peak < 4_000_000  # the whole of it is 77 MB
+
+
+# File objects
+
+
+def test_a_file_object_is_read_from_its_start_and_left_open(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.wav", tone())
+    with path.open("rb") as file:
+        file.read(100)
+        np.testing.assert_array_equal(read_wave(file), read_wave(path))
+        assert not file.closed
+
+
+@pytest.mark.parametrize("kind", [*LOSSLESS.values(), *LOSSY.values()], ids=[*LOSSLESS, *LOSSY])
+def test_bytes_in_memory_give_the_samples_of_the_file(
+    tmp_path: Path, kind: tuple[str, str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path / "a", tone(), kind=kind)
+    np.testing.assert_array_equal(read_wave(io.BytesIO(path.read_bytes())), read_wave(path))
+    capfd.readouterr()  # libmpg123 writes to stderr
+
+
+def test_a_closed_file_object_is_an_audio_error(tmp_path: Path) -> None:
+    with written(tmp_path / "a.wav", tone()).open("rb") as file:
+        pass
+    assert "closed file" in error_of(file)
+
+
+PRINT_LENGTH = "import sys; from speechrnn.audio import read_wave; print(len(read_wave({source})))"
+
+
+@pytest.mark.parametrize("source", ["sys.stdin.buffer", "'/dev/stdin'"])
+def test_a_pipe_is_read(tmp_path: Path, source: str) -> None:
+    if source != "sys.stdin.buffer" and not Path("/dev/stdin").exists():
+        pytest.skip("this system has no /dev/stdin")
+    data = written(tmp_path / "a.flac", tone(1.25), kind=LOSSLESS["flac"]).read_bytes()
+    command = [sys.executable, "-W", "error", "-c", PRINT_LENGTH.format(source=source)]
+    done = subprocess.run(command, input=data, capture_output=True, check=True, cwd=Path(__file__).parents[1])
+    assert done.stdout.split() == [b"20000"]
+    assert done.stderr == b""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to count the open files")
+def test_no_file_stays_open(tmp_path: Path) -> None:
+    good, bad = written(tmp_path / "a.wav", noise(40000)), tmp_path / "bad.wav"
+    bad.write_bytes(good.read_bytes()[:-100])
+    before = len(os.listdir("/proc/self/fd"))
+    read_wave(good)
+    error_of(bad)
+    abandoned = read_blocks(good)
+    next(abandoned)
+    assert len(os.listdir("/proc/self/fd")) > before
+    del abandoned
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_importing_the_module_imports_neither_torch_nor_soxr() -> None:
+    command = "import sys, speechrnn.audio; print({'torch', 'soxr'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, check=True, cwd=Path(__file__).parents[1])
+    assert done.stdout.split() == [b"set()"]
+
+
+# Folders
+
+
+def test_folders_are_walked_in_order_and_files_are_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "clips"
+    names = ["b/2.wav", "b/1.FLAC", "a.ogg", "b/c/x.mp3", "notes.txt", "b/._1.wav", ".hidden.wav"]
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    (folder / "folder.wav").mkdir()
+    given: list[str | Path] = [tmp_path / "z.raw", folder, str(tmp_path / "missing.wav")]
+    expected = ["z.raw", "clips/a.ogg", "clips/b/1.FLAC", "clips/b/2.wav", "clips/b/c/x.mp3", "missing.wav"]
+    assert find_audio(given) == [tmp_path / name for name in expected]
+
+
+def test_a_file_named_twice_is_listed_twice(tmp_path: Path) -> None:
+    assert find_audio(["b.wav", "a.wav", "b.wav"]) == [Path("b.wav"), Path("a.wav"), Path("b.wav")]
+
+
+def test_an_empty_folder_holds_no_audio(tmp_path: Path) -> None:
+    assert find_audio([tmp_path]) == []
+
+
+@pytest.mark.skipif(not CLIPS.exists(), reason="needs the Speech Commands clips beside the checkout")
+def test_a_real_clip_is_about_a_second_of_sound() -> None:
+    with zipfile.ZipFile(CLIPS) as archive:
+        name = min(name for name in archive.namelist() if name.endswith(".ogg"))
+        data = archive.read(name)
+    samples = read_wave(io.BytesIO(data))
+    assert 8000 <= len(samples) <= 16000
+    assert 0.01 < np.abs(samples).max() < 1.5
