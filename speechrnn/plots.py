@@ -10,11 +10,15 @@ import matplotlib
 matplotlib.use("Agg")  # pictures are files; a window system is not needed
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import AutoLocator, MaxNLocator, PercentFormatter, ScalarFormatter
+
+from speechrnn.audio import SAMPLE_RATE, read_wave
 
 if TYPE_CHECKING:
     from speechrnn.evaluation import Report
+    from speechrnn.model import Model
 
 STYLE: Any = {  # matplotlib types the keys one by one
     "figure.dpi": 150,
@@ -45,19 +49,26 @@ def confusion(report: "Report", title: str) -> Figure:
     """Confusion matrix: colours are shares of each row, figures are clips; the right answers are on the diagonal."""
     counts = report.confusion
     share = counts / np.maximum(1, counts.sum(1, keepdims=True))
-    size = max(4.5, 0.42 * len(report.labels) + 1.5)
+    places = np.arange(len(report.labels))
+    size = max(4, (0.42 if len(places) <= 20 else 0.3) * len(places))  # of the matrix, inches: numbers of four figures fit
     with plt.rc_context({**STYLE, "axes.grid": False}):
-        figure, axes = plt.subplots(figsize=(size + 0.6, size))
+        figure = plt.figure(figsize=(size, size))
+        axes = figure.add_axes((0, 0, 1, 1))  # labels lie outside: `save` widens the picture to what is drawn
         # The square root makes single mistakes visible beside a diagonal of hundreds.
-        image = axes.imshow(share, cmap="Blues", norm=matplotlib.colors.PowerNorm(0.5, 0, 1))
+        image = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
         for row, column in np.argwhere(counts):
             colour = "white" if share[row, column] > 0.4 else "black"
             axes.text(column, row, counts[row, column], ha="center", va="center", color=colour, fontsize=7)
-        axes.set_xticks(range(len(report.labels)), report.labels, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(report.labels)), report.labels)
+        axes.set_xticks(places, report.labels, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(places, report.labels)
+        axes.set_xticks(places[1:] - 0.5, minor=True)
+        axes.set_yticks(places[1:] - 0.5, minor=True)
+        axes.grid(which="minor", linewidth=0.5)
+        axes.tick_params(which="minor", length=0)
         axes.set(xlabel="heard as", ylabel="spoken", title=title)
         axes.spines[:].set_visible(False)
-        bar = figure.colorbar(image, ax=axes, format=PercentFormatter(1), fraction=0.045, pad=0.03, ticks=[0, 0.05, 0.25, 0.5, 1])
+        beside = axes.inset_axes((1 + 0.15 / size, 0, 0.15 / size, 1))
+        bar = figure.colorbar(image, cax=beside, format=PercentFormatter(1), ticks=[0, 0.05, 0.25, 0.5, 1])
         bar.set_label("share of the clips of a word")
         bar.outline.set_visible(False)
     return figure
@@ -99,4 +110,41 @@ def curves(run_folder: str | Path, title: str) -> Figure:
         panes[1].yaxis.set_major_formatter(PercentFormatter(1))
         panes[0].legend()
         figure.suptitle(title)
+    return figure
+
+
+def way_of_one_wav(model: "Model", path: str | Path) -> Figure:
+    """What the model makes of a file, from top to bottom: wave, MFCC, states of the last recurrence, logits pooled to a word."""
+    import librosa.display
+    import torch
+
+    wave = torch.from_numpy(read_wave(path)).unsqueeze(0)
+    states: list[torch.Tensor] = []
+    hook = model.blocks[-1].recurrence.register_forward_hook(lambda module, inputs, output: states.append(output[0]))
+    with torch.inference_mode():
+        features = model.mfcc(wave)[0][0]
+        logits = model(wave)[0][0]
+    hook.remove()
+    hop, step = model.config.hop_ms / 1000, model.config.seconds_per_step
+    ends = step * np.arange(1, len(logits) + 1)
+    weight = logits.mean(-1).softmax(0)
+    probabilities = (weight.unsqueeze(-1) * logits).sum(0).softmax(-1)
+    best = int(probabilities.argmax())
+    with plt.rc_context({**STYLE, "axes.grid": False}):
+        figure, panes = plt.subplots(4, 1, figsize=(7, 7), sharex=True, height_ratios=(1, 1.5, 1.5, 1.5), layout="constrained")
+        librosa.display.waveshow(wave[0].numpy(), sr=SAMPLE_RATE, ax=panes[0], color=BLUE, axis=None)
+        panes[0].set(ylabel="wave", title=f"{Path(path).name}: {model.config.labels[best]} {probabilities[best]:.0%}")
+        centres = hop * (np.arange(len(features)) + 0.5)
+        librosa.display.specshow(features.T.numpy(), x_coords=centres, ax=panes[1], cmap="magma", vmin=-2.5, vmax=2.5)
+        panes[1].set(ylabel=f"{features.shape[1]} MFCC every\n{model.config.hop_ms:g} ms")
+        hidden = states[0][0].T.numpy()
+        extent = (0, step * len(logits), 0, len(hidden))
+        panes[2].imshow(hidden, aspect="auto", origin="lower", extent=extent, cmap="RdBu", vmin=-1, vmax=1)
+        panes[2].set(ylabel=f"{len(hidden)} units h of\nlayer {model.config.layers}")
+        panes[3].step(ends, weight / weight.max(), where="pre", color="#999999", label="its weight, relative")
+        panes[3].step(ends, logits.softmax(-1)[:, best], where="pre", color=ORANGE, label=f"“{model.config.labels[best]}”")
+        panes[3].set(ylabel="each step's answer", xlabel="time, s", ylim=(0, 1.05), xlim=(0, wave.shape[1] / SAMPLE_RATE))
+        panes[3].xaxis.set_major_locator(AutoLocator())  # librosa takes them away
+        panes[3].xaxis.set_major_formatter(ScalarFormatter())
+        panes[3].legend(loc="upper left")
     return figure

@@ -71,8 +71,8 @@ class Stream:
 class Detector:
     """Logits to words: the last second is pooled at each step, as for a clip, and a word is heard while it is probable there.
 
-    A detection begins when a word's probability reaches the threshold and is over when it falls below half of it; its times come
-    from the step where the probability was highest: they span the steps that held nine tenths of the weight in the pool.
+    A detection begins when a word's probability reaches the threshold and is over when it falls below half of it. Its times span
+    the steps that hold nine tenths of the pool's weight, in that second which has most of the weight.
 
     Args:
         model: for its labels and the length of a step.
@@ -86,7 +86,8 @@ class Detector:
         self.seconds_per_step, self.window = model.config.seconds_per_step, model.config.window_steps
         self._recent = torch.full((self.window - 1, len(self.labels)), NOTHING, device=model.input.weight.device)
         self._step = 0
-        self._heard: Detection | None = None  # the word being heard, at its best so far
+        self._heard: Detection | None = None  # the word being heard, so far
+        self._weight = 0.0  # logarithm of the weight in the second that its times come from
 
     def push(self, logits: Tensor) -> Iterator[Detection]:
         """Words that are over with these steps (T, C)."""
@@ -110,11 +111,16 @@ class Detector:
         words = [index for index, label in enumerate(self.labels) if not label.startswith("_")]
         best = max(words, key=probabilities.__getitem__)
         score = probabilities[best]
-        if score >= self.threshold and (self._heard is None or score > self._heard.score):
+        if score >= self.threshold:
             if self._heard is not None and self._heard.label != self.labels[best]:
                 yield from self.finish()
-            first, last = self._span(window)
-            self._heard = Detection(first, last, self.labels[best], score)
+            weight = float(window.mean(-1).logsumexp(0))
+            if self._heard is None or weight > self._weight:
+                self._weight = weight
+                start, end = self._span(window)
+            else:
+                start, end = self._heard.start, self._heard.end
+            self._heard = Detection(start, end, self.labels[best], max(score, self._heard.score if self._heard else 0.0))
 
     def _span(self, window: Tensor) -> tuple[float, float]:
         """Start and end, s, of the middle nine tenths of the weight in a window that ends with the present step."""

@@ -1,0 +1,58 @@
+"""The drawing of who imports whom, held against the code: a new arrow, or a heavy import at the start, fails here."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "speechrnn"
+
+# What each module may import of the package, at its top or inside a function.
+ARROWS = {
+    "__init__": {"checkpoint", "model", "stream"},
+    "__main__": {"cli"},
+    "audio": set(),
+    "features": {"audio"},
+    "recurrence": set(),
+    "model": {"audio", "features", "recurrence"},
+    "stream": {"audio", "model"},
+    "checkpoint": {"__init__", "model"},
+    "data": {"audio", "model"},
+    "download": set(),
+    "augment": {"audio"},
+    "evaluation": {"data", "model"},
+    "plots": {"audio", "evaluation", "model"},
+    "training": {"__init__", "augment", "checkpoint", "data", "evaluation", "model", "plots"},
+    "cli": {"__init__", "audio", "checkpoint", "data", "download", "evaluation", "plots", "stream", "training"},
+}
+
+
+def _imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "speechrnn":
+            found |= {name.name if (PACKAGE / f"{name.name}.py").exists() else "__init__" for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("speechrnn."):
+            found.add((node.module or "").split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {[*name.name.split("."), "__init__"][1] for name in node.names if name.name.split(".")[0] == "speechrnn"}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+def test_modules_import_only_what_the_drawing_allows(path):
+    assert _imports(path) <= ARROWS[path.stem]
+
+
+def test_using_a_model_needs_no_training_library():
+    code = "import speechrnn, sys; speechrnn.Stream, speechrnn.load; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"pytorch_lightning", "torchaudio", "librosa", "matplotlib", "torchmetrics"} & set(loaded)
+
+
+def test_import_of_the_package_is_light():
+    code = "import speechrnn, sys; print(speechrnn.__version__, 'torch' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert said[1] == "False"

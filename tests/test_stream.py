@@ -1,0 +1,136 @@
+"""Audio that does not end: the same words however it arrives, at the time they were spoken, in constant memory."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from speechrnn import Model, ModelConfig, Stream, load
+from speechrnn.audio import read_wave
+from speechrnn.stream import Detector
+
+DATA = Path(__file__).parents[1] / "data" / "synthetic_commands"
+LABELS = ("_silence_", "_unknown_", "yes", "no")
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    torch.manual_seed(0)
+    return Model(ModelConfig(labels=LABELS, hidden_size=16, layers=2)).eval()
+
+
+def _logits(steps: int, **words: tuple[int, int]) -> torch.Tensor:
+    """Silence, with each word's logit high, and its steps' weight too, from its first step to before its last."""
+    logits = torch.zeros(steps, len(LABELS))
+    logits[:, 0] = 8
+    for word, (first, last) in words.items():
+        logits[first:last] = 20
+        logits[first:last, LABELS.index(word)] += 10
+    return logits
+
+
+def test_a_word_is_detected_once_at_its_time(model):
+    detector = Detector(model, 0.8)
+    found = [*detector.push(_logits(300, yes=(100, 120))), *detector.finish()]
+    assert [word.label for word in found] == ["yes"]
+    assert found[0].start == pytest.approx(2.0, abs=0.05)
+    assert found[0].end == pytest.approx(2.4, abs=0.05)
+    assert found[0].score > 0.99
+
+
+def test_two_words_are_two_detections_in_order(model):
+    detector = Detector(model, 0.8)
+    found = [*detector.push(_logits(400, yes=(100, 120), no=(200, 215))), *detector.finish()]
+    assert [(word.label, round(word.start)) for word in found] == [("yes", 2), ("no", 4)]
+
+
+def test_silence_is_no_word(model):
+    detector = Detector(model, 0.8)
+    assert [*detector.push(_logits(500)), *detector.finish()] == []
+
+
+def test_a_word_below_the_threshold_is_not_detected(model):
+    logits = _logits(200)
+    logits[100, 2] += 9.0  # 0.7 of the probability, at most
+    detector = Detector(model, 0.95)
+    assert [*detector.push(logits), *detector.finish()] == []
+
+
+def test_a_word_at_the_very_end_is_detected(model):
+    detector = Detector(model, 0.8)
+    found = [*detector.push(_logits(120, no=(105, 120))), *detector.finish()]
+    assert [word.label for word in found] == ["no"]
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 50, 137])
+def test_detections_do_not_depend_on_how_the_logits_arrive(model, chunk):
+    logits = _logits(400, yes=(60, 75), no=(200, 215))
+    whole, cut = Detector(model, 0.8), Detector(model, 0.8)
+    expected = [*whole.push(logits), *whole.finish()]
+    found = [word for part in logits.split(chunk) for word in cut.push(part)] + [*cut.finish()]
+    assert [(w.start, w.end, w.label) for w in found] == [(w.start, w.end, w.label) for w in expected]
+    assert len(found) == 2
+
+
+def test_detector_remembers_no_more_than_a_window(model):
+    detector = Detector(model, 0.8)
+    for _ in range(5):
+        list(detector.push(_logits(500)))
+    assert detector._recent.shape == (model.config.window_steps - 1, len(LABELS))
+
+
+@pytest.mark.parametrize("threshold", [0, 1, 1.5, -1])
+def test_threshold_that_is_no_probability_is_refused(model, threshold):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        Detector(model, threshold)
+
+
+def test_stream_gives_the_logits_of_the_model(model):
+    wave = torch.randn(16_000) * 0.1
+    stream = Stream(model)
+    parts = torch.cat([stream.push(part) for part in wave.split(1_000)])
+    with torch.inference_mode():
+        torch.testing.assert_close(parts, model(wave.unsqueeze(0))[0][0], atol=1e-5, rtol=0)
+
+
+def test_streams_of_one_model_do_not_mix(model):
+    one, other = Stream(model), Stream(model)
+    other.push(torch.randn(16_000))
+    torch.testing.assert_close(one.push(torch.zeros(1_600)), Stream(model).push(torch.zeros(1_600)))
+
+
+@pytest.fixture(scope="module")
+def spoken() -> tuple[np.ndarray, list[str]]:
+    """Testing clips of the embedded corpus that the shipped model knows, joined; and their words."""
+    base = load()
+    waves, words = [], []
+    for word in ("yes", "no", "left", "right", "stop"):
+        names = [name for name in (DATA / "testing_list.txt").read_text().split() if name.startswith(f"{word}/")]
+        wave = next(wave for wave in (read_wave(DATA / name) for name in names) if base.classify(wave).label == word)
+        waves.append(wave)
+        words.append(word)
+    return np.concatenate(waves), words
+
+
+def test_shipped_model_finds_joined_words_where_they_are(spoken):
+    wave, words = spoken
+    found = list(Stream(load()).detect([wave]))
+    at = [
+        next((w for w in found if w.label == word and n - 0.3 <= w.start < w.end <= n + 1.3), None)
+        for n, word in enumerate(words)
+    ]
+    assert sum(word is not None for word in at) >= 4
+
+
+@pytest.mark.parametrize("block", [137, 1_600, 16_000])
+def test_words_do_not_depend_on_the_size_of_the_blocks(spoken, block):
+    wave, _ = spoken
+    expected = list(Stream(load()).detect([wave]))
+    found = list(Stream(load()).detect(np.array_split(wave, range(block, len(wave), block))))
+    assert [(w.start, w.end, w.label) for w in found] == [(w.start, w.end, w.label) for w in expected]
+
+
+def test_no_word_ends_after_the_audio(spoken):
+    wave, _ = spoken
+    assert all(0 <= w.start < w.end <= len(wave) / 16_000 for w in Stream(load()).detect([wave]))

@@ -1,0 +1,10 @@
+"""How far two computations of the same thing may be apart, and why."""
+
+CHUNKS = 1e-5  # logits, whole against chunked: contract 1 of the design; float32 sums in another order give about 2e-6
+BACKENDS = {  # states and gradients of a recurrence against the reference loop, relative and absolute
+    "float64": 1e-10,  # the same sums in another order
+    "float32": 1e-4,  # relative error of a sum of H products, carried through T steps and back
+}
+LIBRARIES = 1e-3  # MFCC against librosa and torchaudio: values reach 90, and in empty bands the rounding of float32 FFTs shows
+GOLDEN = 1e-3  # MFCC against the file: another FFT library or processor
+TRAINING = 1e-4  # metrics of two processes against one: gradients are averaged in another order
