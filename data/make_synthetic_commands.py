@@ -69,6 +69,9 @@ BABBLE_SENTENCES = (
     "Seven students borrowed heavy books from the city library.",
 )
 
+RECORDING = "recording.ogg"  # to try `speechrnn transcribe` on
+RECORDING_VARIANT = "m7"  # of the testing split
+
 # 0.9 gives clips of about 4 KB; 1.0 damages the words (correlation with the original 0.71 instead of 0.99).
 CLIP_COMPRESSION = 0.9
 # 0.9 would take 3 dB from the white noise.
@@ -172,6 +175,17 @@ def render_clip(word: str, variant: str, utterance: int) -> np.ndarray:
     return clip / max(1.0, np.abs(clip).max() / 0.95)
 
 
+def render_recording() -> np.ndarray:
+    """The ten official words in their order, one every 1.5 s, by a testing voice in a quiet room: float64 (240000,)."""
+    slot = SAMPLE_RATE * 3 // 2
+    recording = 0.001 * coloured_noise(10 * slot, 1, random_generator(RECORDING))
+    for number, word in enumerate(WORDS[:10]):
+        spoken = speak(word, RECORDING_VARIANT, "en-us", 50, 140)
+        start = number * slot + SAMPLE_RATE // 2
+        recording[start : start + len(spoken)] += 0.3 * spoken / np.abs(spoken).max()
+    return recording
+
+
 def render_background(name: str) -> np.ndarray:
     """Half a minute of one background noise, float64 (480000,)."""
     return NOISE_RMS * BACKGROUNDS[name](NOISE_SECONDS * SAMPLE_RATE, random=random_generator(name))
@@ -191,13 +205,18 @@ def background_file(name: str) -> bytes:
     return encode(render_background(name), BACKGROUND_COMPRESSION)
 
 
+def recording_file() -> bytes:
+    return encode(render_recording(), CLIP_COMPRESSION)
+
+
 def run(job: Callable[[], bytes]) -> bytes:
     return job()
 
 
 def render_corpus() -> Iterator[tuple[str, bytes]]:
     """Name and bytes of each audio file, rendered on all cores."""
-    jobs = {f"_background_noise_/{name}.ogg": partial(background_file, name) for name in BACKGROUNDS}
+    jobs: dict[str, Callable[[], bytes]] = {RECORDING: recording_file}
+    jobs |= {f"_background_noise_/{name}.ogg": partial(background_file, name) for name in BACKGROUNDS}
     for split in VARIANTS:
         jobs |= {name: partial(clip_file, *clip) for name, clip in clips_of(split).items()}
     with ProcessPoolExecutor(os.cpu_count()) as pool:

@@ -139,7 +139,7 @@ def _open(source: str | os.PathLike[str] | BinaryIO, name: str) -> Iterator[Any]
             raise AudioError(f"{name}: empty: 0 bytes; copy or record it again")
         try:
             # Given the path, libsndfile is faster, and silent where the callbacks for file objects print tracebacks.
-            sound = stack.enter_context(soundfile.SoundFile(path or file))
+            sound = stack.enter_context(soundfile.SoundFile(os.fsencode(path) if path else file))
             if sound.frames == 0 and sound.format in ("WAV", "WAVEX") and (filled := _fill_in_size(file, size)):
                 sound = stack.enter_context(soundfile.SoundFile(filled))
         except soundfile.LibsndfileError as error:

@@ -72,6 +72,8 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{folder}: model format {found!r}, written by speechrnn {config.get('version', '?')}; "
             f"this speechrnn reads format {FORMAT}: install that version, or train again"
         )
+    if missing := sorted({"version", "sha256", "model", "training", "scores"} - config.keys()):
+        raise ValueError(f"{folder / CONFIG} is damaged ({', '.join(missing)} missing): copy the model folder again")
     return dict(config)
 
 
@@ -150,5 +152,7 @@ def save(model: Model, folder: str | Path, *, training: dict[str, Any], scores: 
             shutil.rmtree(old)
         else:
             os.replace(beside, folder)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error  # a full disk's names no file
     finally:
         shutil.rmtree(beside, ignore_errors=True)

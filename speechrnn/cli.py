@@ -5,6 +5,7 @@ done (the rest is), 2 for wrong usage, 130 if stopped from the keyboard.
 """
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -23,14 +24,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest and options.command is not train:
         options.parser.error(f"unrecognized arguments: {' '.join(rest)}")
     options.rest = rest
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name need not be UTF-8
     command: Callable[[argparse.Namespace], int] = options.command
     try:
-        return command(options)
-    except KeyboardInterrupt:
-        return _fail("stopped", 130)
+        status = command(options)
+        sys.stdout.flush()  # here, where an error is caught
+        return status
+    except KeyboardInterrupt as stop:
+        return _fail("; ".join(["stopped", *map(str, stop.args)]), 130)
     except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except argparse.ArgumentError as error:  # from the recipe's parser
+        return _fail(_one_line(error), 2)
     except (OSError, ValueError, RuntimeError) as error:
         return _fail(_one_line(error))
 
@@ -45,10 +52,15 @@ def download(options: argparse.Namespace) -> int:
 
 def train(options: argparse.Namespace) -> int:
     """Train from a recipe."""
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
     from speechrnn import training
 
     overrides = [*options.rest, *(["--data.allow_partial", "true"] if options.allow_partial else [])]
-    folder = training.run(options.recipe, overrides, options.resume)
+    try:
+        folder = training.run(options.recipe, overrides, options.resume)
+    except (MisconfigurationException, ModuleNotFoundError) as error:  # a device that is not there, or not installed
+        return _fail(_one_line(error))
     if folder:
         print(folder)
     return 0
@@ -65,14 +77,15 @@ def evaluate(options: argparse.Namespace) -> int:
     model = checkpoint.load(options.model).to("cuda" if torch.cuda.is_available() else "cpu")
     clips = load_split(options.data, options.protocol, options.split, seed=options.draw_seed, allow_partial=options.allow_partial)
     report = evaluate_clips(model, clips, options.protocol, options.split)
-    if options.report:
-        plots.save(
-            plots.confusion(report, f"{report.protocol} {report.split}: {report.accuracy:.1%}"),
-            options.report / "confusion.png",
-        )
-        (options.report / "report.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n")
-        print(f"written: {options.report / 'confusion.png'}, {options.report / 'report.json'}", file=sys.stderr)
     print(json.dumps(report.to_dict(), indent=2) if options.json else f"{report.summary()}\n\n{report.table()}")
+    if options.report:
+        picture = plots.confusion(report, f"{report.protocol} {report.split}: {report.accuracy:.1%}")
+        try:
+            plots.save(picture, options.report / "confusion.png")
+            (options.report / "report.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, error.filename or str(options.report)) from error  # a full disk's has none
+        print(f"written: {options.report / 'confusion.png'}, {options.report / 'report.json'}", file=sys.stderr)
     return 0
 
 
@@ -154,14 +167,15 @@ def info(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({**config, "parameters": parameters}, indent=2))
         return 0
-    training, shape = config["training"], config["model"]
+    training, shape = config["training"], model.config
+    facts = ("corpus", "seed", "epochs", "date", "hardware")
     rows = {
         "model": folder,
-        "labels": " ".join(shape["labels"]),
-        "layers": f"{shape['layers']} vanilla recurrent, of {shape['hidden_size']} {shape['activation']} units",
+        "labels": " ".join(shape.labels),
+        "layers": f"{shape.layers} vanilla recurrent, of {shape.hidden_size} {shape.activation} units",
         "parameters": f"{parameters:,}",
-        "features": f"{shape['coefficients']} MFCC every {shape['hop_ms']:g} ms, {shape['stack']} frames joined",
-        "training": ", ".join(f"{name} {training[name]}" for name in ("corpus", "seed", "epochs", "date", "hardware")),
+        "features": f"{shape.coefficients} MFCC every {shape.hop_ms:g} ms, {shape.stack} frames joined",
+        "training": ", ".join(f"{name} {training[name]}" for name in facts if name in training),
         "speechrnn": config["version"],
     }
     for split, score in config["scores"].items():
@@ -234,7 +248,7 @@ def _parser() -> argparse.ArgumentParser:
     this = add(classify, "say the word in each file", "Prints path, label and probability, a line a file, in the order given.")
     this.add_argument("files", nargs="+", metavar="FILE", help="audio file, folder of them, or - for standard input")
     add_model(this)
-    this.add_argument("--top-k", type=int, default=1, metavar="K", help="print the K best labels (default: 1)")
+    this.add_argument("--top-k", type=_count, default=1, metavar="K", help="print the K best labels (default: 1)")
     this.add_argument("--json", action="store_true", help="print a JSON list")
     this.add_argument("-v", "--verbose", action="store_true", help="say which files were resampled, mixed down or padded")
 
@@ -260,6 +274,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     this.add_argument("--json", action="store_true", help="print everything the model folder says, as JSON")
     return parser
+
+
+def _count(word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r}: expected a number from 1 on")
+    return int(word)
 
 
 def _one_line(error: Exception) -> str:

@@ -9,11 +9,11 @@ import hashlib
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from speechrnn.audio import AudioError, find_audio, read_wave
 from speechrnn.model import CLIP_SAMPLES
 
+T = TypeVar("T")
 Split = Literal["training", "validation", "testing"]
 SILENCE, UNKNOWN, NOISE = "_silence_", "_unknown_", "_background_noise_"
 TEN_WORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
@@ -155,11 +156,13 @@ def load_split(folder: str | Path, protocol: str, split: Split, *, seed: int = 0
     _check_counts(folder, protocol, split, counts, labels, allow_partial)
 
     waves, unreadable = _read(folder, names)
-    if unreadable and not allow_partial:
+    if unreadable and (not allow_partial or len(unreadable) == len(names)):
         raise ValueError(
             f"{len(unreadable)} of {len(names)} clips cannot be read, the first is {next(iter(unreadable.values()))}; "
             "mend them, or type --allow-partial to go on without them"
         )
+    for error in unreadable.values():
+        Console(stderr=True).print(f"left out: {error}", markup=False, highlight=False, soft_wrap=True)
     names = [name for name in names if name not in unreadable] + [f"{SILENCE}/{i}" for i in range(len(silence))]
     targets = torch.tensor([labels.index(_label(name, labels)) for name in names])
     return Clips(torch.cat((waves, silence)), targets, names, labels)
@@ -176,6 +179,12 @@ def load_noise(folder: str | Path, split: Split) -> Tensor:
         wave = _to_int16(read_wave(path))
         parts.append(torch.from_numpy(wave[round(start * len(wave)) : round(end * len(wave))]))
     return torch.cat(parts)
+
+
+def progress(items: Sequence[T], doing: str) -> Iterable[T]:
+    """The items, with a bar on stderr while they are gone through, where stderr is a terminal."""
+    console = Console(stderr=True)
+    return track(items, doing, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -208,7 +217,7 @@ def _split_names(folder: Path, labels: tuple[str, ...], protocol: Protocol, spli
         return names
     lists = {name: folder / f"{name}_list.txt" for name in ("validation", "testing")}
     if all(path.is_file() for path in lists.values()):
-        listed = {name: set(path.read_text().split()) for name, path in lists.items()}
+        listed = {name: set(path.read_text(encoding="utf-8").splitlines()) for name, path in lists.items()}
         splits = {name: next((s for s in listed if name in listed[s]), "training") for name in names}
     elif protocol.words:
         splits = {name: hash_split(name) for name in names}
@@ -249,13 +258,13 @@ def _check_counts(
         raise ValueError(f"{said}; check the folder and its lists")
     if not allow_partial:
         raise ValueError(f"{said}; complete the folder, or type --allow-partial to go on with what is there")
-    Console(stderr=True).print(f"partial corpus: {said}", highlight=False, soft_wrap=True)
+    Console(stderr=True).print(f"partial corpus: {said}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _silence(folder: Path, split: Split, count: int, seed: int) -> Tensor:
     """Cuts (count, 16000) from the split's part of the noises, from full level down to -40 dB; one in ten is digital zero."""
     noise = load_noise(folder, split)
-    if len(noise) < CLIP_SAMPLES:
+    if len(noise) < CLIP_SAMPLES or not count:
         return torch.empty(0, CLIP_SAMPLES, dtype=torch.int16)
     random = np.random.default_rng([seed, get_args(Split).index(split)])
     starts = random.integers(0, len(noise) - CLIP_SAMPLES + 1, count)
@@ -277,9 +286,7 @@ def _read(folder: Path, names: list[str]) -> tuple[Tensor, dict[str, AudioError]
     unreadable, good = {}, 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         read_all = pool.map(read, names)
-        for name, wave in zip(
-            track(names, f"reading {folder.name}", console=Console(stderr=True), transient=True), read_all, strict=True
-        ):
+        for name, wave in zip(progress(names, f"reading {folder.name}"), read_all, strict=True):
             if isinstance(wave, AudioError):
                 unreadable[name] = wave
             else:
@@ -330,7 +337,8 @@ class Batches(Sampler[list[int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return math.ceil(self.draws / self.batch_size)
+        full, rest = divmod(self.draws, self.batch_size)
+        return full + (rest >= self.ranks or not full)  # a rest too small for every rank to get a clip joins the batch before
 
     def __iter__(self) -> Iterator[list[int]]:
         if self.weights is None:
@@ -338,8 +346,9 @@ class Batches(Sampler[list[int]]):
         else:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
             indices = torch.multinomial(self.weights, self.draws, replacement=True, generator=generator).tolist()
-        for start in range(0, self.draws, self.batch_size):
-            yield indices[start : start + self.batch_size][self.rank :: self.ranks]
+        for number in range(1, len(self) + 1):
+            end = number * self.batch_size if number < len(self) else self.draws
+            yield indices[(number - 1) * self.batch_size : end][self.rank :: self.ranks]
 
 
 class SpeechCommands(LightningDataModule):

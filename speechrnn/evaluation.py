@@ -10,10 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 
-from speechrnn.data import Clips
+from speechrnn.data import Clips, progress
 from speechrnn.model import Model, pool
 
 BATCH = 256
@@ -117,7 +115,7 @@ def wilson_interval(correct: int, clips: int, z: float = 1.959964) -> tuple[floa
     middle = share + z * z / (2 * clips)
     spread = z * math.sqrt(share * (1 - share) / clips + z * z / (4 * clips * clips))
     scale = 1 + z * z / clips
-    return (middle - spread) / scale, (middle + spread) / scale
+    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)  # rounding may leave 0 to 1 by 1e-16
 
 
 @torch.inference_mode()
@@ -145,7 +143,7 @@ def evaluate_clips(model: Model, clips: Clips, protocol: str, split: str) -> Rep
     index = torch.tensor([labels.index(label) for label in clips.labels])
     counts = torch.zeros(len(labels) ** 2, dtype=torch.int64)
     starts = range(0, len(clips), BATCH)
-    for start in track(starts, "evaluating", console=Console(stderr=True), transient=True):
+    for start in progress(starts, "evaluating"):
         waves = clips.waves[start : start + BATCH].to(device).float() / 32768
         answers = pool(model(waves)[0]).argmax(-1).cpu()
         truth = index[clips.targets[start : start + BATCH]]

@@ -217,6 +217,8 @@ class Model(nn.Module):
         A shorter wave than a second is filled up with silence at its end. A longer one is looked at through a window of one
         second, and the window in which a word is surest speaks for it.
         """
+        if top_k < 1:
+            raise ValueError(f"top_k is {top_k}: expected 1 or more")
         device = self.input.weight.device
         step = self.mfcc.hop * self.config.stack
         notes = [[] for _ in waves] if notes is None else notes

@@ -57,7 +57,7 @@ def confusion(report: "Report", title: str) -> Figure:
         # The square root makes single mistakes visible beside a diagonal of hundreds.
         image = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
         for row, column in np.argwhere(counts):
-            colour = "white" if share[row, column] > 0.4 else "black"
+            colour = "white" if share[row, column] > 0.5 else "black"
             axes.text(column, row, counts[row, column], ha="center", va="center", color=colour, fontsize=7)
         axes.set_xticks(places, report.labels, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticks(places, report.labels)
@@ -120,13 +120,14 @@ def way_of_one_wav(model: "Model", path: str | Path) -> Figure:
 
     wave = torch.from_numpy(read_wave(path)).unsqueeze(0)
     states: list[torch.Tensor] = []
-    hook = model.blocks[-1].recurrence.register_forward_hook(lambda module, inputs, output: states.append(output[0]))
+    last: Any = model.blocks[-1].recurrence
+    hook = last.register_forward_hook(lambda module, inputs, output: states.append(output[0]))
     with torch.inference_mode():
         features = model.mfcc(wave)[0][0]
         logits = model(wave)[0][0]
     hook.remove()
     hop, step = model.config.hop_ms / 1000, model.config.seconds_per_step
-    ends = step * np.arange(1, len(logits) + 1)
+    edges = step * np.arange(len(logits) + 1)
     weight = logits.mean(-1).softmax(0)
     probabilities = (weight.unsqueeze(-1) * logits).sum(0).softmax(-1)
     best = int(probabilities.argmax())
@@ -141,10 +142,11 @@ def way_of_one_wav(model: "Model", path: str | Path) -> Figure:
         extent = (0, step * len(logits), 0, len(hidden))
         panes[2].imshow(hidden, aspect="auto", origin="lower", extent=extent, cmap="RdBu", vmin=-1, vmax=1)
         panes[2].set(ylabel=f"{len(hidden)} units h of\nlayer {model.config.layers}")
-        panes[3].step(ends, weight / weight.max(), where="pre", color="#999999", label="its weight, relative")
-        panes[3].step(ends, logits.softmax(-1)[:, best], where="pre", color=ORANGE, label=f"“{model.config.labels[best]}”")
+        panes[3].stairs(weight / weight.max(), edges, baseline=None, color="#999999", label="its weight, relative")
+        share = logits.softmax(-1)[:, best]
+        panes[3].stairs(share, edges, baseline=None, color=ORANGE, label=f"“{model.config.labels[best]}”")
         panes[3].set(ylabel="each step's answer", xlabel="time, s", ylim=(0, 1.05), xlim=(0, wave.shape[1] / SAMPLE_RATE))
         panes[3].xaxis.set_major_locator(AutoLocator())  # librosa takes them away
         panes[3].xaxis.set_major_formatter(ScalarFormatter())
-        panes[3].legend(loc="upper left")
+        panes[3].legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0, ncols=2)  # above: the steps go anywhere
     return figure

@@ -88,6 +88,7 @@ class Detector:
         self._step = 0
         self._heard: Detection | None = None  # the word being heard, so far
         self._weight = 0.0  # logarithm of the weight in the second that its times come from
+        self._free = 0.0  # s; what lies before belongs to a word
 
     def push(self, logits: Tensor) -> Iterator[Detection]:
         """Words that are over with these steps (T, C)."""
@@ -111,16 +112,22 @@ class Detector:
         words = [index for index, label in enumerate(self.labels) if not label.startswith("_")]
         best = max(words, key=probabilities.__getitem__)
         score = probabilities[best]
-        if score >= self.threshold:
-            if self._heard is not None and self._heard.label != self.labels[best]:
-                yield from self.finish()
-            weight = float(window.mean(-1).logsumexp(0))
-            if self._heard is None or weight > self._weight:
-                self._weight = weight
-                start, end = self._span(window)
-            else:
+        if score < self.threshold:
+            return
+        start, end = self._span(window)
+        weight = float(window.mean(-1).logsumexp(0))
+        if self._heard is not None and self._heard.label == self.labels[best]:
+            if weight <= self._weight:
                 start, end = self._heard.start, self._heard.end
-            self._heard = Detection(start, end, self.labels[best], max(score, self._heard.score if self._heard else 0.0))
+            score = max(score, self._heard.score)
+        elif start < self._free:  # the end of a word as it leaves the window, not a word of its own
+            return
+        else:
+            yield from self.finish()
+            self._weight = weight
+        self._weight = max(weight, self._weight)
+        self._free = end
+        self._heard = Detection(start, end, self.labels[best], score)
 
     def _span(self, window: Tensor) -> tuple[float, float]:
         """Start and end, s, of the middle nine tenths of the weight in a window that ends with the present step."""

@@ -4,18 +4,23 @@ In: a recipe (YAML) and words that override it. Out: `runs/NAME/` with the recip
 `model/`. Optimisation is Lightning's; here stand the loss, the augmentation's place, the seeds and what is kept.
 """
 
+import argparse
 import datetime
+import difflib
+import logging
 import math
 import platform
+import re
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
-from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -76,10 +81,13 @@ class Training(LightningModule):
             set_feature_statistics(self.model, data.clips["training"].waves)
 
     def on_train_epoch_start(self) -> None:
-        """Seed this epoch, so that a resumed run draws what an unbroken one would."""
-        torch.manual_seed((global_seed() * 10_007 + self.current_epoch) * 1_009 + self.global_rank)
+        """Begin each epoch from silence: a resumed run has no clip before."""
         self.carried: State | None = None
         self.epoch_started = time.monotonic()
+
+    def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
+        """Seed each step, so that a resumed run draws what an unbroken one would."""
+        torch.manual_seed((global_seed() * 1_000_003 + self.global_step) * 1_009 + self.global_rank)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         """Loss of a batch of int16 waves (B, N) and targets (B,)."""
@@ -98,9 +106,10 @@ class Training(LightningModule):
             logits, hidden = self.model.decode(log_mel, state.hidden)
             answer = pool(logits.float())
             loss = cross_entropy(answer, targets, label_smoothing=self.label_smoothing)
-        self.carried = State(past.detach(), hidden.detach())
+        # Audio that waited for its step to be complete is left out, so that every batch's past has one length.
+        self.carried = State(past[:, : state.audio.shape[1]].detach(), hidden.detach())
         self.training_accuracy(answer, targets)
-        self.log("training_loss", loss, on_step=False, on_epoch=True, batch_size=len(targets))
+        self.log("training_loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(targets))
         self.log("training_accuracy", self.training_accuracy, on_step=False, on_epoch=True, prog_bar=True)
         return loss
 
@@ -185,9 +194,9 @@ class _TrainCli(LightningCLI):
             kwargs["precision"] = "16-mixed" if on_gpu else "32-true"
         kwargs["logger"] = [CSVLogger(folder, name="csv"), TensorBoardLogger(folder, name="tensorboard")]
         kwargs["callbacks"] = [
-            ModelCheckpoint(
-                folder, "best", monitor="validation_accuracy", mode="max", save_last=True, enable_version_counter=False
-            ),
+            ModelCheckpoint(folder, "best", monitor="validation_accuracy", mode="max", enable_version_counter=False),
+            # Not `save_last`: that is written only when the best is, and a run would resume from there.
+            ModelCheckpoint(folder, "last", enable_version_counter=False),
             RichProgressBar(),
         ]
         return super().instantiate_trainer(**kwargs)
@@ -206,9 +215,15 @@ def run(recipe: str, overrides: list[str], resume: bool = False) -> Path | None:
 
     Raises:
         FileExistsError: if the run folder holds a run and `resume` is off.
+        KeyboardInterrupt: if it was stopped.
     """
     if not Path(recipe).is_file():
         raise FileNotFoundError(f"no recipe {recipe!r}: expected a YAML file such as recipes/quickstart.yaml")
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its advice on loggers and devices
+    # Lightning 2.6 calls what torch 2.11 and jsonargparse 4.49 deprecate, and finds the recipe in the run folder.
+    warnings.filterwarnings("ignore", r"\s*(By default only one JsonargparseDeprecationWarning|.* was deprecated in v4\.49)")
+    warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec.` is deprecated")
+    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     cli = _parse(["--config", recipe, *overrides], Path("runs") / Path(recipe).stem)
     trainer: Any = cli.trainer
     folder = Path(trainer.default_root_dir)
@@ -221,42 +236,62 @@ def run(recipe: str, overrides: list[str], resume: bool = False) -> Path | None:
         _write_recipe(cli, folder)
     started = datetime.datetime.now(datetime.UTC)
     checkpoint_path = last if last.is_file() and not trainer.fast_dev_run else None
-    trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint_path, weights_only=False)
-    if trainer.fast_dev_run or trainer.interrupted or trainer.global_rank:
+    try:
+        trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint_path, weights_only=False)
+    except SystemExit:  # Lightning's answer to an interrupt from the keyboard
+        raise KeyboardInterrupt("type --resume to go on from the last epoch that was complete") from None
+    if trainer.fast_dev_run or trainer.global_rank:
         return None
     return _finish(cli, folder, started)
 
 
-def _parse(arguments: ArgsType, folder: Path) -> _TrainCli:
-    return _TrainCli(
-        Training,
-        SpeechCommands,
-        run=False,
-        args=arguments,
-        save_config_callback=None,  # written by `run`, which knows whether the folder is free
-        auto_configure_optimizers=False,
-        seed_everything_default=1,
-        trainer_defaults={"default_root_dir": str(folder), "log_every_n_steps": 10, "use_distributed_sampler": False},
-        parser_kwargs={
-            "prog": "speechrnn train",
-            "usage": "speechrnn train RECIPE.yaml [--resume] [--allow-partial] [--model.NAME VALUE] [--data.NAME VALUE] ...",
-            "allow_abbrev": False,  # else a misspelt `--trainer.max_epoch` is silently taken for `max_epochs`
-        },
-    )
+def _parse(arguments: list[str], folder: Path) -> _TrainCli:
+    try:
+        with warnings.catch_warnings():
+            # It warns of every process whose own command line has words, as ours has.
+            warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended")
+            return _TrainCli(
+                Training,
+                SpeechCommands,
+                run=False,
+                args=arguments,
+                save_config_callback=None,  # written by `run`, which knows whether the folder is free
+                auto_configure_optimizers=False,
+                seed_everything_default=1,
+                trainer_defaults={
+                    "default_root_dir": str(folder),
+                    "log_every_n_steps": 1,  # all figures are of an epoch; at 10 Lightning warns of short epochs
+                    "use_distributed_sampler": False,
+                    "enable_model_summary": False,
+                },
+                parser_kwargs={
+                    "exit_on_error": False,  # else jsonargparse prints usage, tip and an error of up to ten lines
+                    "allow_abbrev": False,  # else a misspelt `--trainer.max_epoch` is silently taken for `max_epochs`
+                },
+            )
+    except (argparse.ArgumentError, UnicodeDecodeError) as error:
+        said = re.sub(r"<class '([\w.]+)'>|typing\.", r"\1", " ".join(str(error).split()))
+        hint = "see `speechrnn train --help`"
+        if key := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)|unrecognized arguments: --([\w.]+)", said):
+            parser = LightningArgumentParser()
+            for group, kind in (("trainer", Trainer), ("model", Training), ("data", SpeechCommands)):
+                parser.add_lightning_class_args(kind, group)
+            near = difflib.get_close_matches(".".join(filter(None, key.groups())), parser.get_defaults().keys(), n=1, cutoff=0.8)
+            hint = f"did you mean {near[0]}?" if near else hint
+        raise argparse.ArgumentError(None, f"{arguments[1]}: {said}; {hint}") from error
 
 
 @rank_zero_only
 def _write_recipe(cli: _TrainCli, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.yaml").write_text(cli.parser.dump(cli.config, skip_none=True))
+    (folder / "recipe.yaml").write_text(cli.parser.dump(cli.config, skip_unset=True))
 
 
 def _finish(cli: _TrainCli, folder: Path, started: datetime.datetime) -> Path:
     """Write the best checkpoint as a model folder, and the pictures."""
     trainer: Any = cli.trainer
     training, data = cli.model, cli.datamodule
-    best = trainer.checkpoint_callback.best_model_path
-    training.load_state_dict(torch.load(best, map_location="cpu", weights_only=False)["state_dict"])
+    training.load_state_dict(torch.load(folder / "best.ckpt", map_location="cpu", weights_only=False)["state_dict"])
     model = training.model.cpu()
     report = evaluate_clips(model, data.clips["validation"], data.protocol, "validation")
     facts = {

@@ -194,3 +194,14 @@ def test_every_recipe_is_25_to_40_lines(recipe):
 
 def test_relu_trains_too(corpus):
     assert main(_words(corpus, Path("nowhere"), "--model.activation", "relu", "--trainer.fast_dev_run", "2")) == 0
+
+
+def test_interrupted_training_says_how_to_go_on(corpus, tmp_path):
+    process = _start(_words(corpus, tmp_path / "run", "--trainer.max_epochs", "1000"))
+    while not (tmp_path / "run" / "last.ckpt").is_file():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert output.splitlines()[-1] == "speechrnn: stopped; type --resume to go on from the last epoch that was complete"

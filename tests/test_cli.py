@@ -1,0 +1,571 @@
+"""What the commands promise: results on stdout, one line on stderr for each thing that went wrong, and the status."""
+
+import importlib
+import io
+import json
+import os
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from speechrnn import cli
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = ["download", "train", "evaluate", "classify", "transcribe", "info"]
+LABELS = {"_silence_", "_unknown_", "yes", "no"}
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command in this process; gives its status, stdout and stderr."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        try:
+            status = cli.main([str(word) for word in words])
+        except SystemExit as stop:
+            status = stop.code  # type: ignore[assignment]
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def command(*words: object) -> list[str]:
+    """The same command as a process of its own."""
+    return [sys.executable, "-m", "speechrnn", *map(str, words)]
+
+
+def noise(samples: int = 16_000, channels: int = 1) -> np.ndarray:
+    return np.random.default_rng(0).uniform(-0.5, 0.5, (samples, channels)).astype(np.float32)
+
+
+def said(error: str, *parts: object) -> None:
+    """One line of ours, with these parts in it."""
+    assert error.startswith("speechrnn: ") and error.endswith("\n") and error.count("\n") == 1, error
+    for part in parts:
+        assert str(part) in error
+
+
+def rows(output: str) -> list[list[str]]:
+    return [line.split("\t") for line in output.splitlines()]
+
+
+# --- classify
+
+
+def test_classify_prints_path_label_and_score_in_the_order_given(run: Run, model_folder: Path, recordings: Path) -> None:
+    files = [recordings / "b.wav", recordings / "deeper/c.wav", recordings / "a.wav", recordings / "b.wav"]
+    status, out, error = run("classify", "--model", model_folder, *files)
+    assert (status, error) == (0, "")
+    assert [row[0] for row in rows(out)] == list(map(str, files))
+    for _, label, score in rows(out):
+        assert label in LABELS and 0.25 <= float(score) <= 1  # the best of four
+
+
+def test_classify_prints_the_k_best_labels_best_first(run: Run, model_folder: Path, recordings: Path) -> None:
+    for wanted, given in ((2, 2), (4, 4), (99, 4)):
+        ((_, *cells),) = rows(run("classify", "--model", model_folder, "--top-k", wanted, recordings / "a.wav")[1])
+        scores = [float(score) for score in cells[1::2]]
+        assert len(set(cells[::2])) == given and scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize("wanted", ["0", "-1", "two"])
+def test_classify_refuses_fewer_than_one_label(run: Run, wanted: str) -> None:
+    status, out, error = run("classify", "--top-k", wanted, "a.wav")
+    assert (status, out) == (2, "") and f"argument --top-k: '{wanted}': expected a number from 1 on" in error
+
+
+def test_classify_json_says_what_the_lines_say(run: Run, model_folder: Path, recordings: Path) -> None:
+    words = ("classify", "--model", model_folder, "--top-k", 2, recordings)
+    lines, answers = rows(run(*words)[1]), json.loads(run(*words, "--json")[1])
+    for (path, label, score, *_), answer in zip(lines, answers, strict=True):
+        assert (path, label) == (answer["path"], answer["label"])
+        assert float(score) == pytest.approx(answer["score"], abs=0.005)
+        assert [answer["top"][0][key] for key in ("label", "score")] == [answer["label"], answer["score"]]
+        assert len(answer["top"]) == 2
+
+
+def test_classify_walks_folders_sorted(run: Run, model_folder: Path, recordings: Path) -> None:
+    _, out, _ = run("classify", "--model", model_folder, recordings / "b.wav", recordings)
+    assert [row[0] for row in rows(out)] == [str(recordings / name) for name in ("b.wav", "a.wav", "b.wav", "deeper/c.wav")]
+
+
+def test_classify_reads_standard_input(run: Run, model_folder: Path, recordings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = recordings / "a.wav"
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(file.read_bytes())))
+    status, out, error = run("classify", "--model", model_folder, "-", file)
+    assert (status, error) == (0, "")
+    (first, *answer), (_, *same) = rows(out)
+    assert first == "-" and answer == same
+
+
+BAD_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "missing": (lambda path: None, "No such file"),
+    "folder without audio": (lambda path: path.mkdir(), "no audio files"),
+    "empty": (lambda path: path.touch(), "empty"),
+    "text": (lambda path: path.write_text("I am no wav\n" * 99), "not readable as audio"),
+    "truncated": (lambda path: (soundfile.write(path, noise(), 16_000), os.truncate(path, 9_000)), "cut off"),
+    "zero samples": (lambda path: soundfile.write(path, noise(0), 16_000), "too short"),
+    "NaN": (lambda path: soundfile.write(path, noise() * np.nan, 16_000, "FLOAT"), "NaN or infinity"),
+    "infinity": (lambda path: soundfile.write(path, noise() * np.inf, 16_000, "FLOAT"), "NaN or infinity"),
+}
+
+
+@pytest.mark.parametrize(("make", "reason"), BAD_FILES.values(), ids=BAD_FILES)
+def test_bad_file_among_good_ones_is_one_line_and_the_others_go_on(
+    run: Run, model_folder: Path, recordings: Path, tmp_path: Path, make: Callable[[Path], Any], reason: str
+) -> None:
+    bad = tmp_path / "bad.wav"
+    make(bad)
+    files = [recordings / "b.wav", bad, recordings / "a.wav"]
+    status, out, error = run("classify", "--model", model_folder, *files)
+    assert status == 1
+    assert [row[0] for row in rows(out)] == [str(files[0]), str(files[2])]
+    said(error, bad, reason)
+    status, out, error = run("classify", "--model", model_folder, "--json", bad)
+    assert (status, json.loads(out)) == (1, [])
+    if bad.is_dir():
+        return
+    status, out, error = run("transcribe", "--model", model_folder, bad)
+    assert (status, out) == (1, "")
+    said(error, bad, reason)
+
+
+ODD_FILES: dict[str, tuple[np.ndarray, int, str | None, str | None, list[str]]] = {
+    "1 sample": (noise(1), 16_000, "WAV", "PCM_16", ["padded from 1 to 16000 samples"]),
+    "shorter than a frame": (noise(100), 16_000, "WAV", "PCM_16", ["padded from 100 to 16000 samples"]),
+    "silence": (0 * noise(), 16_000, "WAV", "PCM_16", []),
+    "8 kHz": (noise(8_000), 8_000, "WAV", "PCM_16", ["resampled from 8000 Hz"]),
+    "44.1 kHz": (noise(44_100), 44_100, "WAV", "PCM_16", ["resampled from 44100 Hz"]),
+    "192 kHz": (noise(192_000), 192_000, "WAV", "PCM_16", ["resampled from 192000 Hz"]),
+    "stereo": (noise(16_000, 2), 16_000, "WAV", "PCM_16", ["mixed down from 2 channels"]),
+    "8 channels, 48 kHz, short": (
+        noise(24_000, 8),
+        48_000,
+        "WAV",
+        "PCM_16",
+        ["mixed down from 8 channels", "resampled from 48000 Hz", "padded from 8000 to 16000 samples"],
+    ),
+    "8 bit": (noise(), 16_000, "WAV", "PCM_U8", []),
+    "24 bit": (noise(), 16_000, "WAV", "PCM_24", []),
+    "32 bit": (noise(), 16_000, "WAV", "PCM_32", []),
+    "float": (noise(), 16_000, "WAV", "FLOAT", []),
+    "mu-law": (noise(), 16_000, "WAV", "ULAW", []),
+    "FLAC": (noise(), 16_000, "FLAC", "PCM_16", []),
+    "OGG": (noise(), 16_000, "OGG", "VORBIS", []),
+    "MP3": (noise(), 16_000, "MP3", "MPEG_LAYER_III", []),
+    "3 s": (noise(48_000), 16_000, "WAV", "PCM_16", []),
+}
+
+
+@pytest.mark.parametrize(("samples", "rate", "form", "subtype", "notes"), ODD_FILES.values(), ids=ODD_FILES)
+def test_odd_file_gets_an_answer_and_verbose_says_what_was_done_to_it(
+    run: Run, model_folder: Path, tmp_path: Path, samples: np.ndarray, rate: int, form: str, subtype: str, notes: list[str]
+) -> None:
+    file = tmp_path / "odd"  # no suffix: the format is what is in the file
+    soundfile.write(file, samples, rate, format=form, subtype=subtype)
+    status, out, error = run("classify", "--model", model_folder, file)
+    assert (status, error) == (0, "")
+    ((path, label, score),) = rows(out)
+    assert path == str(file) and label in LABELS and 0.25 <= float(score) <= 1
+    status, again, error = run("classify", "--model", model_folder, "-v", file)
+    assert (status, again) == (0, out)
+    assert error.splitlines() == [f"{file}: {note}" for note in notes]
+
+
+def test_many_files_come_out_in_order_and_each_with_its_own_answer(
+    run: Run, model_folder: Path, recordings: Path, tmp_path: Path
+) -> None:
+    """More files than are in memory at once, of two lengths, a bad one between them."""
+    soundfile.write(tmp_path / "0.wav", noise(800), 16_000)
+    soundfile.write(tmp_path / "1.wav", noise(16_700)[::-1], 16_000)
+    for index in range(2, 600):
+        os.link(tmp_path / f"{index % 2}.wav", tmp_path / f"{index}.wav")
+    (tmp_path / "300.wav").unlink()
+    (tmp_path / "300.wav").touch()
+    files = [tmp_path / f"{index}.wav" for index in reversed(range(600))]
+    status, out, error = run("classify", "--model", model_folder, *files)
+    assert status == 1
+    said(error, tmp_path / "300.wav")
+    files.remove(tmp_path / "300.wav")
+    assert [row[0] for row in rows(out)] == list(map(str, files))
+    answers = {parity: {tuple(row[1:]) for row in rows(out) if int(Path(row[0]).stem) % 2 == parity} for parity in (0, 1)}
+    assert len(answers[0]) == len(answers[1]) == 1 and answers[0] != answers[1]
+    _, out, _ = run("classify", "--model", model_folder, tmp_path)
+    assert [row[0] for row in rows(out)] == sorted(map(str, files))
+
+
+def test_file_name_that_is_no_utf8_comes_out_as_it_is(model_folder: Path, recordings: Path, tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path) + b"/\xff.wav"
+    Path(os.fsdecode(name)).symlink_to(recordings / "a.wav")
+    done = subprocess.run([*command("classify", "--model", model_folder), name], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(name + b"\t")
+
+
+def test_unknown_model_is_one_line(run: Run, recordings: Path) -> None:
+    for words in (("classify", "--model", "nowhere"), ("transcribe", "--model", "nowhere")):
+        status, out, error = run(*words, recordings / "a.wav")
+        assert (status, out) == (1, "")
+        said(error, "no model 'nowhere'", "runs/NAME/model")
+
+
+# --- transcribe
+
+
+def test_transcribe_prints_start_end_label_and_score(run: Run, model_folder: Path, tmp_path: Path) -> None:
+    """An untrained model is never sure, so the threshold is low; what it hears does not matter."""
+    file = tmp_path / "long.wav"
+    soundfile.write(file, np.concatenate([gain * noise(24_000) for gain in (1, 0.001, 0.5, 0)]), 22_050)
+    words = ("transcribe", "--model", model_folder, "--threshold", 0.1, file)
+    status, out, error = run(*words)
+    assert (status, error) == (0, "")
+    assert rows(out)
+    for start, end, label, score in rows(out):
+        assert 0 <= float(start) <= float(end) <= 96_000 / 22_050 + 0.01 and label in {"yes", "no"} and float(score) >= 0.1
+    status, answer, error = run(*words, "--json", "-v")
+    assert status == 0 and error == f"{file}: resampled from 22050 Hz\n"
+    as_lines = [[f"{w['start']:.2f}", f"{w['end']:.2f}", w["label"], f"{w['score']:.2f}"] for w in json.loads(answer)]
+    assert as_lines == rows(out)
+
+
+def test_transcribe_of_silence_prints_nothing(run: Run, model_folder: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "silence.wav", 0 * noise(), 16_000)
+    words = ("transcribe", "--model", model_folder, "--threshold", 0.99, tmp_path / "silence.wav")
+    assert run(*words) == (0, "", "")
+    assert run(*words, "--json") == (0, "[]\n", "")
+
+
+@pytest.mark.parametrize("threshold", ["0", "1", "2", "-0.5", "nan"])
+def test_transcribe_refuses_a_threshold_that_is_no_probability(
+    run: Run, model_folder: Path, recordings: Path, threshold: str
+) -> None:
+    status, out, error = run("transcribe", "--model", model_folder, f"--threshold={threshold}", recordings / "a.wav")
+    assert (status, out) == (1, "")
+    said(error, "threshold is", "expected a probability between 0 and 1")
+
+
+def peak_megabytes(*words: object) -> float:
+    """Largest resident memory of a command of its own.
+
+    Not `ru_maxrss`: that counts what the process that started it had, up to `exec`.
+    """
+    code = (
+        "import sys; from speechrnn.cli import main; status = main(sys.argv[1:]);"
+        "print(*(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')), file=sys.stderr);"
+        "sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=True)
+    return int(done.stderr) / 1024
+
+
+def sparse_wav(path: Path, seconds: int) -> Path:
+    """Digital silence that takes no room on the disk."""
+    size = seconds * 32_000
+    path.write_bytes(
+        b"RIFF" + struct.pack("<I", 36 + size) + b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, 16_000, 32_000, 2, 16)
+        + b"data" + struct.pack("<I", size)
+    )  # fmt: skip
+    os.truncate(path, 44 + size)
+    return path
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from Linux's /proc")
+@pytest.mark.parametrize("minutes", [10, pytest.param(180, marks=pytest.mark.slow)])
+def test_transcribing_takes_constant_memory(model_folder: Path, tmp_path: Path, minutes: int) -> None:
+    peaks = {}
+    for length in (1, minutes):
+        started = time.monotonic()
+        wav = sparse_wav(tmp_path / f"{length}.wav", 60 * length)
+        peaks[length] = peak_megabytes("transcribe", "--model", model_folder, wav)
+        print(f"{length} minutes: {peaks[length]:.0f} MB, {time.monotonic() - started:.1f} s")
+    assert peaks[minutes] < peaks[1] + 50
+
+
+# --- info
+
+
+def test_info_says_what_the_model_is(run: Run, model_folder: Path) -> None:
+    status, out, error = run("info", model_folder)
+    assert (status, error) == (0, "")
+    said = dict(rows(out))
+    assert said["labels"] == "_silence_ _unknown_ yes no" and said["layers"] == "2 vanilla recurrent, of 16 tanh units"
+    assert said["training"] == "corpus none, seed 3, epochs 0, date 2025-01-01, hardware none"
+    assert said["testing"] == "25.00% of 1,234 clips, mean over classes 20.00%, own"
+    assert {"model", "parameters", "features", "speechrnn"} <= said.keys()
+    whole = json.loads(run("info", "--json", model_folder)[1])
+    assert f"{whole['parameters']:,}" == said["parameters"] and whole["training"]["seed"] == 3
+    assert whole["model"]["hidden_size"] == 16 and whole["scores"]["testing"]["clips"] == 1234
+
+
+def test_info_describes_a_model_saved_without_facts(run: Run, model: Any, tmp_path: Path) -> None:
+    importlib.import_module("speechrnn.checkpoint").save(model, tmp_path / "bare", training={}, scores={}, card="")
+    status, out, error = run("info", tmp_path / "bare")
+    assert (status, error) == (0, "") and dict(rows(out))["training"] == ""
+
+
+# --- evaluate
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty speakers say each of two words."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for word in ("no", "yes"):
+        (folder / word).mkdir()
+        for speaker in range(20):
+            soundfile.write(folder / word / f"{speaker}_nohash_0.wav", noise(4_000) * (speaker + 1) / 20, 16_000)
+    return folder
+
+
+def test_evaluate_prints_accuracy_and_a_table(run: Run, model_folder: Path, corpus: Path, tmp_path: Path) -> None:
+    words = ("evaluate", model_folder, "--data", corpus, "--protocol", "own")
+    status, out, error = run(*words)
+    assert (status, error) == (0, "")
+    summary, empty, head, _, *table = out.splitlines()
+    assert summary.startswith("accuracy ") and summary.endswith("of 4 clips, own testing") and empty == ""
+    assert head.startswith("| label | clips |")
+    counts = {cells[1].strip(): cells[2].strip() for cells in (row.split("|") for row in table)}
+    assert counts == {"_silence_": "0", "_unknown_": "0", "yes": "2", "no": "2"}
+
+    status, out, error = run(*words, "--split", "training", "--json", "--report", tmp_path / "new/report")
+    assert status == 0 and error.startswith("written: ")
+    report = json.loads(out)
+    assert report["clips"] == 32 and report["split"] == "training" and np.sum(report["confusion"]) == 32
+    assert report["correct"] == np.trace(report["confusion"]) == round(32 * report["accuracy"])
+    assert json.loads((tmp_path / "new/report/report.json").read_text()) == report
+    assert (tmp_path / "new/report/confusion.png").read_bytes().startswith(b"\x89PNG")
+    assert len(os.listdir(tmp_path / "new/report")) == 2
+
+
+def test_evaluate_prints_its_result_even_if_the_report_cannot_be_written(
+    run: Run, model_folder: Path, corpus: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "report").touch()
+    status, out, error = run("evaluate", model_folder, "--data", corpus, "--protocol", "own", "--report", tmp_path / "report")
+    assert status == 1 and out.startswith("accuracy ")
+    said(error, tmp_path / "report", "File exists")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # stands for a full disk
+    try:
+        words = ("evaluate", model_folder, "--data", corpus, "--protocol", "own", "--report", tmp_path / "other")
+        status, out, error = run(*words)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert status == 1 and out.startswith("accuracy ") and os.listdir(tmp_path / "other") == []
+    said(error, tmp_path / "other", "File too large")
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        ({"--data": "/nowhere"}, ["/nowhere: no such folder", "speechrnn download v2"]),
+        ({"--protocol": "v2-12"}, ["expected 4,890", "--allow-partial"]),
+        ({"--protocol": "v2-12", "--split": "validation"}, ["expected 4,445", "none at all of _silence_, _unknown_, up, down"]),
+    ],
+)
+def test_evaluate_refuses_what_it_cannot_measure(
+    run: Run, model_folder: Path, corpus: Path, change: dict[str, str], parts: list[str]
+) -> None:
+    options = {"--data": str(corpus), "--protocol": "own"} | change
+    status, out, error = run("evaluate", model_folder, *(word for option in options.items() for word in option))
+    assert (status, out) == (1, "")
+    said(error, *parts)
+
+
+def test_evaluate_refuses_a_model_without_the_labels(run: Run, model_folder: Path, corpus: Path, tmp_path: Path) -> None:
+    for word, other in (("yes", "yes"), ("no", "lights")):
+        (tmp_path / other).symlink_to(corpus / word)
+    status, out, error = run("evaluate", model_folder, "--data", tmp_path, "--protocol", "own")
+    assert (status, out) == (1, "")
+    said(error, "the model has no label lights", "it knows _silence_, _unknown_, yes, no")
+
+
+# --- train
+
+
+RECIPE = """
+data: {folder: CORPUS, protocol: own, batch_size: 8}
+model: {layers: 1, hidden_size: 8, augmentation: {shift_ms: 50}}
+trainer: {max_epochs: 1}
+"""
+
+
+@pytest.fixture
+def recipe(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # Lightning writes it: put back after the test
+    (tmp_path / "small.yaml").write_text(RECIPE.replace("CORPUS", str(corpus)))
+    return Path("small.yaml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "parts"),
+    [
+        ("hidden_size", "hiden_size", ["does not accept option 'hiden_size'", "did you mean model.hidden_size?"]),
+        ("shift_ms", "shift", ["does not accept option 'augmentation.shift'", "did you mean model.augmentation.shift_ms?"]),
+        ("model", "modell", ["modell", "--help"]),
+        ("layers: 1", "layers: many", ['"model.layers": Expected a int. Got value: many']),
+        ("layers: 1", "activation: gelu", ["Expected a Literal['tanh', 'relu']. Got value: gelu"]),
+        ("}\nmodel", "\nmodel", ["Problems parsing config"]),
+        ("data", "#", ["the following arguments are required: data.folder"]),
+    ],
+)
+def test_mistake_in_a_recipe_is_one_line_and_status_2(run: Run, recipe: Path, old: str, new: str, parts: list[str]) -> None:
+    assert old in recipe.read_text()
+    recipe.write_text(recipe.read_text().replace(old, new, 1))
+    status, out, error = run("train", recipe)
+    assert (status, out) == (2, "")
+    said(error, "small.yaml: ", *parts)
+
+
+@pytest.mark.parametrize("content", [b"", b"- 1\n- 2\n", b"\xff\xfe\x00"], ids=["empty", "list", "binary"])
+def test_file_that_is_no_recipe_is_one_line_and_status_2(run: Run, recipe: Path, content: bytes) -> None:
+    recipe.write_bytes(content)
+    status, out, error = run("train", recipe)
+    assert (status, out) == (2, "")
+    said(error, "small.yaml: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--trainer.max_epoch", "3"], ["--trainer.max_epoch 3", "did you mean trainer.max_epochs?"]),
+        (["--model.hiden_size=3"], ["--model.hiden_size=3", "did you mean model.hidden_size?"]),
+        (["--model.layers", "many"], ["Expected a int. Got value: many"]),
+        (["--model.layers"], ["--model.layers: expected one argument"]),
+        (["--nonsense"], ["unrecognized arguments: --nonsense", "speechrnn train --help"]),
+        (["other.yaml"], ["unrecognized arguments: other.yaml"]),
+    ],
+)
+def test_mistake_in_an_override_is_one_line_and_status_2(run: Run, recipe: Path, words: list[str], parts: list[str]) -> None:
+    status, out, error = run("train", recipe, *words)
+    assert (status, out) == (2, "")
+    said(error, *parts)
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["nowhere.yaml"], ["no recipe 'nowhere.yaml'", "recipes/quickstart.yaml"]),
+        (["small.yaml", "--data.folder", "/nowhere"], ["/nowhere: no such folder", "speechrnn download v2"]),
+        (["small.yaml", "--data.protocol", "v9"], ["no protocol 'v9'", "v2-12"]),
+        (["small.yaml", "--model.layers", "0"], ["layers is 0: expected 1 or more"]),
+        (["small.yaml", "--trainer.accelerator", "hpu"], ["hpu"]),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line_and_status_1(run: Run, recipe: Path, words: list[str], parts: list[str]) -> None:
+    status, out, error = run("train", *words)
+    assert (status, out) == (1, "")
+    said(error, *parts)
+
+
+def test_print_config_shows_every_key_with_overrides(run: Run, recipe: Path) -> None:
+    status, out, error = run("train", recipe, "--print_config", "--model.hidden_size", "24")
+    assert (status, error) == (0, "")
+    for line in ("  hidden_size: 24", "  layers: 1", "  learning_rate: 0.002", "    shift_ms: 50.0", "  max_epochs: 1"):
+        assert line in out.splitlines()
+    assert not Path("runs").exists()
+
+
+# --- the command itself
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_comes_fast_and_without_torch(name: str) -> None:
+    fastest = 9.0
+    for _ in range(5):
+        started = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "speechrnn", *name.split(), "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        fastest = min(fastest, time.monotonic() - started)
+        if fastest < 0.3:
+            break
+    assert done.stdout.startswith(f"usage: speechrnn {name}".rstrip())
+    assert not {"torch", "numpy", "yaml", "rich"} & {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert fastest < 0.3
+
+
+def test_help_of_train_tells_how_to_override(run: Run) -> None:
+    _, out, _ = run("train", "--help")
+    assert "--model.hidden_size 192 --trainer.max_epochs 5" in out and "--print_config" in out
+    assert all(name in run("--help")[1] for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ([], ["COMMAND"]),
+        (["nonsense"], ["invalid choice: 'nonsense'", *COMMANDS]),
+        (["--nonsense"], ["COMMAND"]),
+        (["info", "--nonsense"], ["unrecognized arguments: --nonsense"]),
+        (["classify", "a.wav", "--mod", "base"], ["unrecognized arguments: --mod"]),
+        (["classify"], ["required: FILE"]),
+        (["transcribe", "a.wav", "b.wav"], ["unrecognized arguments: b.wav"]),
+        (["transcribe", "a.wav", "--threshold", "high"], ["invalid float value: 'high'"]),
+        (["evaluate", "base"], ["required: --data"]),
+        (["evaluate", "base", "--data", ".", "--split", "test"], ["validation"]),
+        (["train"], ["required: RECIPE.yaml"]),
+        (["download", "nonsense"], ["invalid choice: 'nonsense'", "v2", "v1", "v2-test", "v1-test"]),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_status_2_and_nothing_on_stdout(run: Run, words: list[str], parts: list[str]) -> None:
+    status, out, error = run(*words)
+    assert (status, out) == (2, "")
+    assert error.startswith("usage: speechrnn")
+    for part in parts:
+        assert part in error.splitlines()[-1]
+
+
+def test_download_hands_over_the_corpus_and_prints_its_folder(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("speechrnn.download")
+    monkeypatch.setattr(module, "download", lambda corpus, to: to / corpus.folder)
+    assert run("download", "v1", "--to", "there") == (0, "there/speech_commands_v0.01\n", "")
+    assert run("download", "v2-test") == (0, "data/speech_commands_test_set_v0.02\n", "")
+
+
+def test_version_is_that_of_the_package(run: Run) -> None:
+    assert run("--version") == (0, f"speechrnn {importlib.import_module('speechrnn').__version__}\n", "")
+
+
+def test_interrupted_command_ends_with_status_130_and_one_line(model_folder: Path, tmp_path: Path) -> None:
+    fifo = tmp_path / "pipe.wav"
+    os.mkfifo(fifo)
+    process = subprocess.Popen(
+        command("classify", "--model", model_folder, fifo), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with fifo.open("wb"):  # waits until the command opens its end
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate(timeout=60)
+    assert (process.returncode, out, error) == (130, "", "speechrnn: stopped\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "reader", "read"), [("classify MODEL b.wav a.wav deeper b.wav a.wav", "head -1", 1), ("info MODEL", "sleep 0", 0)]
+)
+def test_reader_that_has_seen_enough_causes_no_traceback(
+    model_folder: Path, recordings: Path, words: str, reader: str, read: int
+) -> None:
+    model = f"--model {model_folder}" if words.startswith("classify") else str(model_folder)
+    line = f"{sys.executable} -m speechrnn {words.replace('MODEL', model)} | {reader}"
+    environment = os.environ | {"PYTHONUNBUFFERED": ""}  # else nothing is left to be written at the end
+    done = subprocess.run(line, shell=True, cwd=recordings, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", read)

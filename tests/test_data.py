@@ -1,0 +1,630 @@
+"""What `speechrnn.data` promises: official splits to the clip, draws that the seed decides, samples that are the file's."""
+
+import itertools
+import math
+import random
+import zipfile
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from speechrnn import data
+from speechrnn.data import (
+    NOISE,
+    PROTOCOLS,
+    SILENCE,
+    TEN_WORDS,
+    UNKNOWN,
+    V1_WORDS,
+    V2_WORDS,
+    Batches,
+    Clips,
+    SpeechCommands,
+    folder_labels,
+    hash_split,
+    load_noise,
+    load_split,
+)
+
+SHARED = Path(__file__).parents[1] / "../shared/data"
+LISTS = SHARED / "lists"
+SYNTHETIC = Path(__file__).parents[1] / "data/synthetic_commands"
+SPLITS = ("training", "validation", "testing")
+REST_LABELS = (SILENCE, UNKNOWN, *TEN_WORDS)
+
+needs_lists = pytest.mark.skipif(not LISTS.is_dir(), reason="the official lists are not beside this checkout")
+needs_clips = pytest.mark.skipif(not (SHARED / "clips").is_dir(), reason="the real clips are not beside this checkout")
+
+
+def official_list(version: str, split: str) -> list[str]:
+    return (LISTS / f"v0.0{version}_{split}_list.txt").read_text().split()
+
+
+def write(path: Path, samples: np.ndarray | Iterable[int]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.asarray(samples, dtype=np.int16), 16_000, format="WAV", subtype="PCM_16")
+    return path
+
+
+def clip_of(name: str) -> np.ndarray:
+    """Samples that tell each file from every other."""
+    return np.random.default_rng(list(name.encode())).integers(-32768, 32768, 20)
+
+
+def write_clips(folder: Path, names: Iterable[str]) -> Path:
+    for name in names:
+        write(folder / name, clip_of(name))
+    return folder
+
+
+def assert_waves_are_of_their_names(clips: Clips) -> None:
+    for wave, target, name in zip(clips.waves, clips.targets.tolist(), clips.names, strict=True):
+        word = name.split("/")[0]
+        assert clips.labels[target] == (word if word in clips.labels else UNKNOWN)
+        if word != SILENCE:
+            assert wave[:20].tolist() == clip_of(name).tolist(), name
+
+
+def named(split: str, count: int) -> list[str]:
+    """Names of files that the corpus's rule puts into a split."""
+    names = (f"{i:08x}_nohash_0.wav" for i in itertools.count())
+    return list(itertools.islice((name for name in names if hash_split(name) == split), count))
+
+
+def small_corpus() -> list[str]:
+    """Files of a corpus: eight clips of each of the ten words and four of each of five others, in each split."""
+    return [
+        f"{word}/{name}"
+        for split in SPLITS
+        for words, count in ((TEN_WORDS, 8), (("bed", "bird", "cat", "dog", "wow"), 4))
+        for word in words
+        for name in named(split, count)
+    ]
+
+
+def noise_of_sign_by_split() -> np.ndarray:
+    """Above zero in training's part, alternating in validation's, below zero in testing's."""
+    noise = np.full(400_000, 10_000)
+    noise[320_000:360_000:2] *= -1
+    noise[360_000:] *= -1
+    return noise
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_clips(tmp_path_factory.mktemp("corpus"), small_corpus())
+    write(folder / NOISE / "signs.wav", noise_of_sign_by_split())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def synthetic() -> SpeechCommands:
+    module = SpeechCommands(str(SYNTHETIC), "v2-12", batch_size=50, allow_partial=True)
+    module.setup("fit")
+    return module
+
+
+def partial(folder: Path, protocol: str, split: str, seed: int = 0) -> Clips:
+    return load_split(folder, protocol, split, seed=seed, allow_partial=True)
+
+
+# The corpus's own splits
+
+
+@needs_lists
+@pytest.mark.parametrize("version", ["1", "2"])
+@pytest.mark.parametrize("split", ["validation", "testing"])
+def test_hash_rule_agrees_with_every_line_of_the_official_list(version: str, split: str) -> None:
+    names = official_list(version, split)
+    assert len(names) > 6_000
+    assert [name for name in names if hash_split(name) != split] == []
+
+
+@pytest.fixture
+def listed_corpus(protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The protocol's corpus with, as far as anyone can see, each file of the official lists, and a noise.
+
+    The files are made up, since to touch so many takes seconds on a busy disk; clips are one sample long.
+    """
+    files: dict[Path, list[Path]] = {}
+    for name in sorted(official_list(protocol[1], "validation") + official_list(protocol[1], "testing")):
+        word, _, file = name.partition("/")
+        files.setdefault(tmp_path / word, []).append(tmp_path / word / file)
+    for word_folder in files:
+        word_folder.mkdir()
+    write(tmp_path / NOISE / "noise.wav", np.full(1_000, 100))
+    find_audio = data.find_audio
+    monkeypatch.setattr(data, "find_audio", lambda paths: files[paths[0]] if paths[0] in files else find_audio(paths))
+    monkeypatch.setattr(data, "CLIP_SAMPLES", 1)
+    monkeypatch.setattr(data, "_read", lambda folder, names: (torch.zeros(len(names), 1, dtype=torch.int16), {}))
+    return tmp_path
+
+
+@needs_lists
+@pytest.mark.parametrize(
+    ("protocol", "split", "clips"),
+    [
+        ("v1-12", "validation", 3_093),
+        ("v1-12", "testing", 3_081),
+        ("v2-12", "validation", 4_445),
+        ("v2-12", "testing", 4_890),
+        ("v1-30", "validation", 6_798),
+        ("v1-30", "testing", 6_835),
+        ("v2-35", "validation", 9_981),
+        ("v2-35", "testing", 11_005),
+    ],
+)
+def test_split_has_the_official_number_of_clips(protocol: str, split: str, clips: int, listed_corpus: Path) -> None:
+    loaded = load_split(listed_corpus, protocol, split)
+    assert len(loaded) == len(loaded.waves) == len(loaded.targets) == clips
+    heard = Counter(loaded.labels[target] for target in loaded.targets.tolist())
+    if protocol == "v2-12" and split == "testing":  # as in the official archive
+        assert (heard[UNKNOWN], heard[SILENCE], heard["down"], heard["go"], heard["up"]) == (408, 408, 406, 402, 425)
+    if SILENCE in loaded.labels:
+        assert heard[UNKNOWN] == heard[SILENCE] == math.ceil(sum(heard[word] for word in TEN_WORDS) / 10)
+    else:
+        assert sorted(loaded.names) == sorted(official_list(protocol[1], split))
+
+
+def test_protocols_have_the_labels_of_their_names() -> None:
+    assert {name: len(folder_labels("", name)) for name in PROTOCOLS if name != "own"} == {
+        "v1-12": 12,
+        "v2-12": 12,
+        "v1-30": 30,
+        "v2-35": 35,
+    }
+    assert folder_labels("", "v2-12") == REST_LABELS
+    assert set(V1_WORDS) < set(V2_WORDS)
+
+
+def test_lists_in_the_folder_win_over_the_hash_rule(tmp_path: Path) -> None:
+    names = [f"{word}/{name}" for word in V2_WORDS[:2] for name in named("training", 2) + named("testing", 1)]
+    write_clips(tmp_path, names)
+    (tmp_path / "validation_list.txt").write_text(names[0] + "\n")
+    assert partial(tmp_path, "v2-35", "testing").names == [names[2], names[5]], "one list alone is none"
+    (tmp_path / "testing_list.txt").write_text(names[1] + "\n")
+    assert partial(tmp_path, "v2-35", "validation").names == [names[0]]
+    assert partial(tmp_path, "v2-35", "testing").names == [names[1]]
+    assert sorted(partial(tmp_path, "v2-35", "training").names) == sorted(names[2:])
+
+
+@pytest.mark.parametrize("protocol", ["v2-12", "v2-35"])
+def test_splits_are_disjoint_and_leave_out_only_unknown_words(protocol: str, corpus: Path) -> None:
+    splits = {split: partial(corpus, protocol, split) for split in SPLITS}
+    names = [name for clips in splits.values() for name in clips.names if not name.startswith(SILENCE)]
+    assert len(names) == len(set(names))
+    left_out = set(small_corpus()) - set(names)
+    drawn = {split: Counter(clips.labels[t] for t in clips.targets.tolist()) for split, clips in splits.items()}
+    if protocol == "v2-35":
+        assert left_out == set()
+    else:
+        assert all(name.split("/")[0] not in TEN_WORDS for name in left_out)
+        assert {split: (count[UNKNOWN], count[SILENCE]) for split, count in drawn.items()} == {
+            "training": (20, 8),
+            "validation": (8, 8),
+            "testing": (8, 8),
+        }
+    for clips in splits.values():
+        assert_waves_are_of_their_names(clips)
+
+
+def test_incomplete_split_is_refused_with_what_is_missing(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError) as error:
+        load_split(corpus, "v2-35", "validation")
+    said = str(error.value)
+    assert "100 clips for v2-35 validation, expected 9,981: 9,881 are missing; none at all of backward, eight, five" in said
+    assert "yes" not in said and "--allow-partial" in said and str(corpus) in said and "\n" not in said
+    assert len(partial(corpus, "v2-35", "validation")) == 100
+    assert "9,881 are missing" in capsys.readouterr().err
+
+
+def test_training_without_a_word_is_refused(tmp_path: Path) -> None:
+    write_clips(tmp_path, [f"{word}/{named('training', 1)[0]}" for word in V2_WORDS if word != "tree"])
+    with pytest.raises(ValueError, match="34 clips for v2-35 training; none at all of tree; complete"):
+        load_split(tmp_path, "v2-35", "training")
+    assert len(partial(tmp_path, "v2-35", "training")) == 34
+
+
+@pytest.mark.parametrize("protocol", ["v2-12", "v2-35"])
+def test_folder_without_a_clip_is_refused_even_if_partial(protocol: str, tmp_path: Path) -> None:
+    write(tmp_path / NOISE / "noise.wav", np.ones(200_000))
+    with pytest.raises(ValueError, match=r"0 clips for .*; check the folder and its lists"):
+        partial(tmp_path, protocol, "training")
+
+
+def test_unknown_names_are_refused_with_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no protocol 'v3': expected one of v1-12, v2-12, v1-30, v2-35, own"):
+        load_split(tmp_path, "v3", "training")
+    with pytest.raises(ValueError, match="no split 'test': expected one of training, validation, testing"):
+        load_split(tmp_path, "v2-12", "test")  # type: ignore[arg-type]
+    with pytest.raises(FileNotFoundError, match="speechrnn download"):
+        load_split(tmp_path / "none", "v2-12", "training")
+
+
+# The official test archives
+
+
+@pytest.fixture
+def test_archive(tmp_path: Path) -> Path:
+    names = [f"{label}/{i}_nohash_{j}.wav.wav" for label in REST_LABELS for i in range(3) for j in range(2)]
+    return write_clips(tmp_path, names)
+
+
+def test_test_archive_is_read_as_it_is(test_archive: Path) -> None:
+    clips = partial(test_archive, "v2-12", "testing", seed=5)
+    assert Counter(clips.labels[target] for target in clips.targets.tolist()) == dict.fromkeys(REST_LABELS, 6)
+    for wave, name in zip(clips.waves, clips.names, strict=True):
+        assert wave[:20].tolist() == clip_of(name).tolist()
+    with pytest.raises(ValueError, match=r"expected 4,890: 4,818 are missing; complete"):
+        load_split(test_archive, "v2-12", "testing")
+
+
+@pytest.mark.parametrize("split", ["training", "validation"])
+def test_test_archive_is_refused_for_other_splits(split: str, test_archive: Path) -> None:
+    with pytest.raises(ValueError, match=f"is a test archive: it has no {split} split"):
+        partial(test_archive, "v2-12", split)
+
+
+# Own words
+
+
+def own_names(speakers: int = 12) -> list[str]:
+    return [f"{word}/{chr(97 + i)}_nohash_{j}.wav" for word in ("lights on", "music") for i in range(speakers) for j in range(2)]
+
+
+def test_own_labels_are_the_folders(tmp_path: Path) -> None:
+    write_clips(tmp_path, own_names())
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / "notes.txt").touch()
+    assert folder_labels(tmp_path, "own") == ("lights on", "music")
+    clips = load_split(tmp_path, "own", "training")
+    assert clips.labels == ("lights on", "music")
+    assert_waves_are_of_their_names(clips)
+
+
+def test_own_other_words_and_noises_become_unknown_and_silence(tmp_path: Path) -> None:
+    write_clips(tmp_path, [*own_names(), *(name.replace("music", UNKNOWN) for name in own_names() if "music" in name)])
+    write(tmp_path / NOISE / "fan.wav", noise_of_sign_by_split())
+    for split in SPLITS:
+        clips = load_split(tmp_path, "own", split)
+        assert clips.labels == (SILENCE, UNKNOWN, "lights on", "music")
+        heard = Counter(clips.labels[target] for target in clips.targets.tolist())
+        assert heard["lights on"] == heard["music"] == heard[UNKNOWN] > 0
+        assert heard[SILENCE] == math.ceil(0.1 * (heard["lights on"] + heard["music"]))
+        assert NOISE not in {name.split("/")[0] for name in clips.names}
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_fewer_than_two_own_words_are_refused(count: int, tmp_path: Path) -> None:
+    write_clips(tmp_path, own_names()[:count])
+    with pytest.raises(ValueError, match=f"{count} folders of words, expected two or more"):
+        load_split(tmp_path, "own", "training")
+
+
+@pytest.mark.parametrize("speakers", [3, 4, 12, 20])
+def test_own_splits_share_no_speaker_and_none_is_empty(speakers: int, tmp_path: Path) -> None:
+    write_clips(tmp_path, own_names(speakers))
+    loaded = [load_split(tmp_path, "own", split) for split in SPLITS]
+    who = [{data.speaker(name) for name in clips.names} for clips in loaded]
+    assert sum(map(len, who)) == len(set.union(*who)) == speakers
+    assert [len(who[1]), len(who[2])] == [max(1, round(speakers / 10))] * 2
+    assert sorted(name for clips in loaded for name in clips.names) == sorted(own_names(speakers))
+
+
+def test_no_number_of_speakers_from_three_up_leaves_a_split_empty() -> None:
+    for speakers in range(3, 100):
+        split_of = data._rank_splits([f"word/{i}_nohash_0.wav" for i in range(speakers)])
+        assert set(split_of.values()) == set(SPLITS), speakers
+
+
+def test_own_lists_may_name_folders_and_files_with_spaces_and_accents(tmp_path: Path) -> None:
+    names = [f"{word}/{who}_nohash_0.wav" for word in ("lights on", "música") for who in ("Ana María", "Ben", "Jo")]
+    write_clips(tmp_path, names)
+    for split, line_ending, first in (("validation", "\n", 0), ("testing", "\r\n", 1)):
+        (tmp_path / f"{split}_list.txt").write_bytes("".join(n + line_ending for n in names[first::3]).encode())
+    assert [sorted(load_split(tmp_path, "own", split).names) for split in SPLITS] == [names[2::3], names[::3], names[1::3]]
+
+
+# Draws
+
+
+def test_draws_are_the_same_again_and_in_another_order_of_writing(corpus: Path, tmp_path: Path) -> None:
+    names = small_corpus()
+    random.Random(0).shuffle(names)
+    write(tmp_path / NOISE / "signs.wav", noise_of_sign_by_split())
+    write_clips(tmp_path, names)
+    for split in SPLITS:
+        first, again, other = (partial(folder, "v2-12", split, seed=3) for folder in (corpus, corpus, tmp_path))
+        assert first.names == again.names == other.names
+        assert first.waves.equal(again.waves) and first.waves.equal(other.waves)
+        assert first.targets.equal(again.targets) and first.targets.equal(other.targets)
+
+
+def test_drawn_unknown_words_do_not_depend_on_the_order_of_files(monkeypatch: pytest.MonkeyPatch, corpus: Path) -> None:
+    names = partial(corpus, "v2-12", "validation").names
+    find_audio, folders = data.find_audio, data._folders
+    monkeypatch.setattr(data, "find_audio", lambda paths: find_audio(paths)[::-1])
+    monkeypatch.setattr(data, "_folders", lambda folder: folders(folder)[::-1])
+    assert sorted(partial(corpus, "v2-12", "validation").names) == sorted(names)
+
+
+def test_draws_differ_with_the_seed(corpus: Path) -> None:
+    one, two = (partial(corpus, "v2-12", "validation", seed=seed) for seed in (1, 2))
+    assert one.names != two.names
+    assert [n for n in one.names if n.split("/")[0] in TEN_WORDS] == [n for n in two.names if n.split("/")[0] in TEN_WORDS]
+    silences = [clips.waves[clips.targets == clips.labels.index(SILENCE)] for clips in (one, two)]
+    assert not silences[0].equal(silences[1])
+
+
+def test_global_random_states_neither_decide_the_draws_nor_are_changed(corpus: Path) -> None:
+    def states() -> tuple[object, ...]:
+        return torch.get_rng_state().tolist(), str(np.random.get_state()), random.getstate()
+
+    def seeded(seed: int) -> Clips:
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        before = states()
+        clips = partial(corpus, "v2-12", "validation")
+        assert list(Batches(torch.ones(9), 9, 4, seed=1)) == list(Batches(torch.ones(9), 9, 4, seed=1))
+        assert states() == before
+        return clips
+
+    one, two = seeded(1), seeded(2)
+    assert one.names == two.names and one.waves.equal(two.waves)
+
+
+# Silence
+
+
+def test_splits_share_no_sample_of_the_noises(tmp_path: Path) -> None:
+    ramp = np.arange(-32768, 32768)  # the sample is its place
+    write(tmp_path / NOISE / "ramp.wav", ramp)
+    parts = [load_noise(tmp_path, split) for split in SPLITS]
+    assert [len(part) for part in parts] == pytest.approx([0.8 * 65_536, 0.1 * 65_536, 0.1 * 65_536], abs=1)
+    assert torch.cat(parts).tolist() == ramp.tolist()
+
+
+def test_every_noise_gives_each_split_its_part(tmp_path: Path) -> None:
+    write(tmp_path / NOISE / "a.wav", [1] * 80 + [2] * 10 + [3] * 10)
+    write(tmp_path / NOISE / "b.wav", [4] * 800 + [5] * 100 + [6] * 100)
+    heard = [Counter(load_noise(tmp_path, split).tolist()) for split in SPLITS]
+    assert heard == [{1: 80, 4: 800}, {2: 10, 5: 100}, {3: 10, 6: 100}]
+
+
+def test_folder_without_noises_has_no_noise(tmp_path: Path) -> None:
+    assert load_noise(tmp_path, "training").shape == (0,)
+
+
+def test_silence_is_cut_from_the_part_of_its_split(corpus: Path) -> None:
+    for split in SPLITS:
+        clips = partial(corpus, "v2-12", split)
+        cuts = clips.waves[clips.targets == clips.labels.index(SILENCE)]
+        cuts = cuts[cuts.any(1)].sign()
+        signs = {"training": (1, 1), "testing": (-1, -1)}.get(split)
+        alternate = [(1, -1), (-1, 1)]
+        assert len(cuts) > 3
+        assert {tuple(cut[:2].tolist()) for cut in cuts} <= ({signs} if signs else set(alternate))
+        assert all(cut.equal(cut[:2].repeat(8_000)) for cut in cuts)
+
+
+def test_silence_lies_within_40_db_and_a_tenth_of_it_is_digital_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "CLIP_SAMPLES", 4)
+    write(tmp_path / NOISE / "noise.wav", np.full(100, 10_000))
+    levels = data._silence(tmp_path, "training", 2_000, seed=0)[:, 0].numpy()
+    zero = levels == 0
+    assert zero.mean() == pytest.approx(0.1, abs=0.03)
+    decibels = 20 * np.log10(levels[~zero] / 10_000)
+    assert -40.1 < decibels.min() < -39 and -1 < decibels.max() <= 0
+    assert np.median(decibels) == pytest.approx(-20, abs=2)
+
+
+# Samples
+
+
+def test_clips_hold_every_int16_value_exactly(tmp_path: Path) -> None:
+    values = np.pad(np.arange(-32768, 32768), (0, 5 * 16_000 - 65_536)).reshape(5, 16_000)
+    for i, samples in enumerate(values):
+        write(tmp_path / "ramp" / f"{i}.wav", samples)
+    write_clips(tmp_path, ["word/0.wav"])
+    for split in ("validation", "testing"):
+        (tmp_path / f"{split}_list.txt").touch()
+    clips = load_split(tmp_path, "own", "training")
+    assert clips.waves.dtype == torch.int16
+    assert clips.names[:5] == [f"ramp/{i}.wav" for i in range(5)]
+    assert np.array_equal(clips.waves[:5].numpy(), values)
+
+
+def test_shorter_clip_is_padded_at_its_end(tmp_path: Path) -> None:
+    waves, unreadable = data._read(write(tmp_path / "a.wav", [7, -7, 32767]).parent, ["a.wav"])
+    assert waves.shape == (1, 16_000) and not unreadable
+    assert waves[0, :3].tolist() == [7, -7, 32767] and not waves[0, 3:].any()
+
+
+@pytest.mark.parametrize("start", [0, 1, 20_001, 32_000])
+def test_longer_clip_is_cut_to_its_loudest_second(start: int, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    samples = generator.integers(-50, 50, 48_000)
+    samples[start : start + 16_000] = generator.choice([-32768, 20_000], 16_000)  # squares beyond 16 and sums beyond 32 bits
+    write(tmp_path / "a.wav", samples)
+    assert data._read(tmp_path, ["a.wav"])[0][0].tolist() == samples[start : start + 16_000].tolist()
+
+
+def test_unreadable_clip_is_named_and_refused_or_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"{word}/{name}" for word in V2_WORDS for name in named("training", 2)]
+    write_clips(tmp_path, names)
+    (tmp_path / names[7]).write_bytes(b"RIFF of nothing")
+    (tmp_path / names[20]).write_bytes(b"")
+    with pytest.raises(ValueError, match=rf"2 of 70 clips cannot be read, the first is .*{names[7]}: .*--allow-partial"):
+        load_split(tmp_path, "v2-35", "training")
+    capsys.readouterr()
+    clips = partial(tmp_path, "v2-35", "training")
+    assert clips.names == [name for name in names if name not in (names[7], names[20])]
+    assert len(clips.waves) == len(clips.targets) == 68
+    assert_waves_are_of_their_names(clips)
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out: ")]
+    assert [name for name in (names[7], names[20]) if name in "".join(said)] == [names[7], names[20]] and len(said) == 2
+
+
+def test_split_whose_every_clip_is_unreadable_is_refused_even_if_partial(tmp_path: Path) -> None:
+    for word in V2_WORDS:
+        (tmp_path / word).mkdir()
+        (tmp_path / word / named("training", 1)[0]).touch()
+    with pytest.raises(ValueError, match="35 of 35 clips cannot be read"):
+        partial(tmp_path, "v2-35", "training")
+
+
+@needs_clips
+@pytest.mark.parametrize(("word", "counts"), [("bird", (10, 2, 4)), ("tree", (8, 3, 1))])
+def test_real_clips_are_read_into_their_splits(word: str, counts: tuple[int, ...], tmp_path: Path) -> None:
+    with zipfile.ZipFile(SHARED / f"clips/{word}.zip") as archive:
+        archive.extractall(tmp_path / word)
+    loaded = [partial(tmp_path, "v2-35", split) for split in SPLITS]
+    assert tuple(map(len, loaded)) == counts
+    for clips in loaded:
+        assert {clips.labels[target] for target in clips.targets.tolist()} == {word}
+        assert (clips.waves.abs().amax(1) > 500).all(), "a word is louder than -36 dB"
+        for name, wave in zip(clips.names, clips.waves, strict=True):
+            assert wave[soundfile.info(tmp_path / name).frames :].count_nonzero() == 0
+
+
+# Batches
+
+
+@pytest.mark.parametrize("draws", [48, 50, 2])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_shares_of_all_ranks_together_are_the_batches_of_one_process(draws: int, ranks: int, weighted: bool) -> None:
+    weights = torch.rand(50, generator=torch.Generator().manual_seed(0)) if weighted else None
+    whole = list(Batches(weights, draws, 16, seed=4))
+    assert [len(batch) for batch in whole] == [16] * (draws // 16) + [draws % 16] * (draws % 16 > 0)
+    if len(whole) > 1 and 0 < len(whole[-1]) < ranks:  # too few for every rank to get one
+        whole[-2:] = [whole[-2] + whole[-1]]
+    shares = [Batches(weights, draws, 16, 4, rank, ranks) for rank in range(ranks)]
+    assert [len(share) for share in shares] == [len(list(share)) for share in shares] == [len(whole)] * ranks
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert sorted(index for part in parts for index in part) == sorted(batch)
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize("draws", range(20, 45))
+def test_no_rank_gets_an_empty_batch(draws: int) -> None:
+    shares = [list(Batches(None, draws, 12, rank=rank, ranks=5)) for rank in range(5)]
+    assert all(batch for share in shares for batch in share)
+    assert sorted(index for share in shares for batch in share for index in batch) == list(range(draws))
+
+
+def test_batches_are_a_function_of_seed_and_epoch_alone() -> None:
+    def drawn(seed: int, epoch: int) -> list[list[int]]:
+        batches = Batches(torch.ones(40), 100, 7, seed)
+        batches.set_epoch(epoch)
+        return list(batches)
+
+    draws = {(seed, epoch): drawn(seed, epoch) for seed in (0, 1) for epoch in (0, 1, 2)}
+    assert all(drawn(*key) == batches for key, batches in draws.items())
+    assert len({str(batches) for batches in draws.values()}) == 6
+    going_on = Batches(torch.ones(40), 100, 7, 1)
+    for epoch in (0, 1, 2):
+        going_on.set_epoch(epoch)
+        assert list(going_on) == draws[1, epoch]
+
+
+def test_clips_are_drawn_by_their_weights() -> None:
+    drawn = Counter(index for batch in Batches(torch.tensor([0.0, 1.0, 3.0]), 4_000, 100) for index in batch)
+    assert set(drawn) == {1, 2} and drawn[2] / drawn[1] == pytest.approx(3, rel=0.15)
+
+
+@pytest.mark.parametrize(("clips", "batch_size"), [(10, 4), (8, 4), (3, 4)])
+def test_batches_without_weights_have_each_clip_once_in_order(clips: int, batch_size: int) -> None:
+    batches = Batches(None, clips, batch_size)
+    assert [index for batch in batches for index in batch] == list(range(clips))
+    batches.set_epoch(3)
+    assert [index for batch in batches for index in batch] == list(range(clips))
+
+
+def module_with(clips: Clips, **settings: float) -> SpeechCommands:
+    module = SpeechCommands("nowhere", "v2-12", **settings)  # type: ignore[arg-type]
+    module.clips = {"training": clips, "validation": clips}
+    return module
+
+
+def counted(counts: dict[str, int]) -> Clips:
+    names = [f"{word}/{i}" for word, count in counts.items() for i in range(count)]
+    targets = torch.tensor([REST_LABELS.index(data._label(name, REST_LABELS)) for name in names])
+    return Clips(torch.zeros(len(names), 1, dtype=torch.int16), targets, names, REST_LABELS)
+
+
+COUNTS = {"yes": 160, "no": 10, "bed": 81, "cat": 1, SILENCE: 20}
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5, 0.75, 1.0])
+def test_weights_are_shares_of_groups_and_powers_of_counts_within(balance: float) -> None:
+    clips = counted(COUNTS)
+    weights = module_with(clips, balance=balance, unknown_share=0.2, silence_share=0.1).weights(clips)
+    of_word = {
+        word: sum(w for w, name in zip(weights.tolist(), clips.names, strict=True) if name.startswith(word)) for word in COUNTS
+    }
+    assert weights.sum().item() == pytest.approx(1) and (weights > 0).all()
+    assert of_word[SILENCE] == pytest.approx(0.1)
+    assert of_word["bed"] + of_word["cat"] == pytest.approx(0.2)
+    assert of_word["yes"] / of_word["no"] == pytest.approx(16 ** (1 - balance))
+    assert of_word["bed"] / of_word["cat"] == pytest.approx(81 ** (1 - balance))
+
+
+def test_share_of_a_group_without_clips_goes_to_the_words() -> None:
+    clips = counted({"yes": 3, "no": 1})
+    weights = module_with(clips, balance=0.0, unknown_share=0.2, silence_share=0.1).weights(clips)
+    assert weights.tolist() == pytest.approx([0.25] * 4)
+
+
+def test_training_epoch_has_as_many_draws_as_the_protocols_split() -> None:
+    loader = module_with(counted(COUNTS), batch_size=64).train_dataloader()
+    batches = list(loader)
+    assert len(loader) == len(batches) == 4
+    assert sum(len(targets) for _, targets in batches) == 170 + 2 * 17
+    assert [tuple(waves.shape) for waves, _ in batches] == [(64, 1), (64, 1), (64, 1), (12, 1)]
+
+
+# The embedded corpus
+
+
+def test_embedded_corpus_trains_with_all_twelve_labels(synthetic: SpeechCommands) -> None:
+    assert synthetic.labels == REST_LABELS
+    for split, each in (("training", 84), ("validation", 18)):
+        clips = synthetic.clips[split]  # type: ignore[index]
+        heard = Counter(clips.labels[target] for target in clips.targets.tolist())
+        assert set(heard) == set(REST_LABELS)
+        assert {heard[word] for word in TEN_WORDS} == {each}
+        assert heard[SILENCE] == each
+        assert heard[UNKNOWN] == (10 * each if split == "training" else each)
+        assert clips.waves.dtype == torch.int16 and clips.waves.shape == (len(clips), 16_000)
+    assert len(synthetic.noise) == 5 * 0.8 * 480_000
+
+
+def test_embedded_corpus_tests_with_all_twelve_labels() -> None:
+    clips = partial(SYNTHETIC, "v2-12", "testing")
+    assert Counter(clips.labels[target] for target in clips.targets.tolist()) == dict.fromkeys(REST_LABELS, 18)
+
+
+def test_validation_batches_are_the_split_once(synthetic: SpeechCommands) -> None:
+    batches = list(synthetic.val_dataloader())
+    clips = synthetic.clips["validation"]
+    assert [len(targets) for _, targets in batches] == [50, 50, 50, 50, 16]
+    assert torch.cat([waves for waves, _ in batches]).equal(clips.waves)
+    assert torch.cat([targets for _, targets in batches]).equal(clips.targets)
+
+
+def test_training_batches_follow_the_run_seed_and_the_epoch(synthetic: SpeechCommands, monkeypatch: pytest.MonkeyPatch) -> None:
+    def targets(seed: int, epoch: int) -> list[int]:
+        monkeypatch.setenv("PL_GLOBAL_SEED", str(seed))
+        loader = synthetic.train_dataloader()
+        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        return next(iter(loader))[1].tolist()
+
+    assert targets(1, 0) == targets(1, 0)
+    assert len({str(targets(seed, epoch)) for seed in (1, 2) for epoch in (0, 1)}) == 4

@@ -1,0 +1,216 @@
+"""What `speechrnn.plots` promises, held against the data of the pictures: the report's counts, and the log's last word."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from speechrnn import plots
+from speechrnn.audio import read_wave
+from speechrnn.data import V2_WORDS
+from speechrnn.evaluation import Report
+from speechrnn.model import Model
+
+COUNTS = np.array([[90, 10, 0], [0, 1, 3], [0, 0, 0]])
+HEADER = "epoch,learning_rate,step,training_accuracy,training_loss,validation_accuracy,validation_loss\n"
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+def report_of(counts: np.ndarray, labels: tuple[str, ...] = ("yes", "no", "up")) -> Report:
+    return Report(labels, counts, "own", "testing")
+
+
+def many_words() -> Report:
+    generator = np.random.default_rng(0)
+    counts = generator.integers(0, 10, (35, 35)) + np.diag(generator.integers(150, 4_000, 35))
+    return report_of(counts, V2_WORDS)
+
+
+def lines(axes: Any) -> dict[str, list[tuple[float, float]]]:
+    return {line.get_label(): [(float(x), float(y)) for x, y in line.get_xydata()] for line in axes.get_lines()}
+
+
+def boxes(figure: Figure, texts: Any) -> np.ndarray:
+    figure.canvas.draw()
+    return np.array([text.get_window_extent().extents for text in texts])
+
+
+def write_log(run: Path, version: int, *rows: str) -> None:
+    folder = run / "csv" / f"version_{version}"
+    folder.mkdir(parents=True)
+    (folder / "metrics.csv").write_text(HEADER + "".join(row + "\n" for row in rows))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run of four epochs that was broken off in its third, after validation, and resumed there."""
+    write_log(
+        tmp_path,
+        2,
+        "0,,9,,,0.5,2.0",
+        "0,,9,0.25,3.0,,",
+        ",0.01,10,,,,",
+        "1,,19,,,0.75,1.0",
+        "1,,19,0.5,2.5,,",
+        "2,,29,,,0.99,0.1",
+    )
+    write_log(tmp_path, 10, "2,,29,,,0.875,0.75", "2,,29,0.625,1.5,,", ",0.001,30,,,,", "3,,39,,,0.875,0.5", "3,,39,0.75,1.25,,")
+    return tmp_path
+
+
+# Confusion
+
+
+@pytest.mark.parametrize("report", [report_of(COUNTS), many_words()], ids=["3", "35"])
+def test_confusion_shows_the_counts_and_their_shares(report: Report) -> None:
+    figure = plots.confusion(report, "a title")
+    axes = figure.axes[0]
+    counts = report.confusion
+    shown = np.zeros_like(counts)
+    for text in axes.texts:
+        column, row = text.get_position()
+        shown[row, column] = int(text.get_text())
+    assert shown.tolist() == counts.tolist()
+    assert len(axes.texts) == np.count_nonzero(counts), "zeros are left blank"
+    share = np.asarray(axes.images[0].get_array())
+    clips = counts.sum(1)
+    np.testing.assert_allclose(share.sum(1), clips > 0)
+    np.testing.assert_allclose(share * clips[:, None], counts)
+    assert [label.get_text() for label in axes.get_xticklabels()] == list(report.labels)
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(report.labels)
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("heard as", "spoken", "a title")
+    assert axes.yaxis_inverted(), "the first label is on top"
+
+
+def test_confusion_colours_mean_the_same_in_every_picture() -> None:
+    image = plots.confusion(report_of(np.array([[5, 1], [1, 5]]), ("yes", "no")), "").axes[0].images[0]
+    assert image.get_clim() == (0, 1)
+    assert image.norm(0.0) == 0 and image.norm(1.0) == 1 and 0.05 < image.norm(0.01) < 0.2
+
+
+def luminance(colour: np.ndarray) -> np.ndarray:
+    """Source: WCAG 2.1, relative luminance of sRGB."""
+    linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
+    return linear @ (0.2126, 0.7152, 0.0722)
+
+
+def test_confusion_figures_have_the_contrast_that_wcag_asks_of_text() -> None:
+    counts = np.diag(np.arange(101)) + np.diag(100 - np.arange(101))[::-1]  # every share from 0 to 1
+    axes = plots.confusion(report_of(counts, tuple(map(str, range(101)))), "").axes[0]
+    image = axes.images[0]
+    cells = luminance(image.cmap(image.norm(image.get_array()))[..., :3])
+    for text in axes.texts:
+        column, row = text.get_position()
+        dark, light = sorted((luminance(np.array(to_rgb(text.get_color()))), cells[row, column]))
+        assert (light + 0.05) / (dark + 0.05) > 4.5, text.get_text()
+
+
+@pytest.mark.parametrize("report", [report_of(COUNTS), many_words()], ids=["3", "35"])
+def test_confusion_labels_and_figures_do_not_overlap(report: Report) -> None:
+    figure = plots.confusion(report, "")
+    axes = figure.axes[0]
+    cell = axes.get_window_extent().width / len(report.labels)
+    figures = boxes(figure, axes.texts)
+    assert (figures[:, 2] - figures[:, 0]).max() < cell and (figures[:, 3] - figures[:, 1]).max() < cell
+    down = boxes(figure, axes.get_yticklabels())
+    assert (down[:-1, 1] >= down[1:, 3]).all()
+
+
+# Curves
+
+
+def test_metrics_are_the_later_log_where_a_run_was_resumed(run: Path) -> None:
+    assert plots.read_metrics(run) == {
+        "validation_accuracy": {0: 0.5, 1: 0.75, 2: 0.875, 3: 0.875},
+        "validation_loss": {0: 2.0, 1: 1.0, 2: 0.75, 3: 0.5},
+        "training_accuracy": {0: 0.25, 1: 0.5, 2: 0.625, 3: 0.75},
+        "training_loss": {0: 3.0, 1: 2.5, 2: 1.5, 3: 1.25},
+    }
+
+
+def test_curves_show_the_metrics_from_epoch_1_on(run: Path) -> None:
+    figure = plots.curves(run, "a run")
+    loss, accuracy = figure.axes
+    assert lines(loss) == {
+        "training, augmented": [(1, 3.0), (2, 2.5), (3, 1.5), (4, 1.25)],
+        "validation": [(1, 2.0), (2, 1.0), (3, 0.75), (4, 0.5)],
+    }
+    of = lines(accuracy)
+    assert of["training, augmented"] == [(1, 0.25), (2, 0.5), (3, 0.625), (4, 0.75)]
+    assert of["validation"] == [(1, 0.5), (2, 0.75), (3, 0.875), (4, 0.875)]
+    assert (loss.get_ylabel(), accuracy.get_ylabel()) == ("loss", "accuracy")
+    assert figure.get_suptitle() == "a run"
+
+
+def test_first_of_the_best_epochs_is_marked(run: Path) -> None:
+    accuracy = plots.curves(run, "").axes[1]
+    marks = [line.get_xydata().tolist() for line in accuracy.get_lines() if len(line.get_xydata()) == 1]
+    assert marks == [[[3.0, 0.875]]]
+    assert accuracy.get_title() == "best on validation: 87.5%, epoch 3"
+
+
+def test_run_without_logs_gives_empty_curves(tmp_path: Path) -> None:
+    assert plots.read_metrics(tmp_path) == {}
+    plots.save(plots.curves(tmp_path, "nothing yet"), tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").is_file()
+
+
+# One file
+
+
+def test_way_of_one_wav_shows_the_states_and_the_answer_of_the_model(model: Model, recordings: Path) -> None:
+    figure = plots.way_of_one_wav(model, recordings / "a.wav")
+    wave, features, hidden, answer = figure.axes
+    heard = model.classify(recordings / "a.wav")
+    assert wave.get_title() == f"a.wav: {heard.label} {heard.score:.0%}"
+    samples = torch.from_numpy(read_wave(recordings / "a.wav"))[None]
+    with torch.inference_mode():
+        _, state = model(samples)
+        mfcc = model.mfcc(samples)[0][0]
+    shown = np.asarray(hidden.images[0].get_array())
+    assert shown.shape == (model.config.hidden_size, model.config.window_steps)
+    np.testing.assert_allclose(shown[:, -1], state.hidden[-1, 0], atol=1e-5)
+    np.testing.assert_allclose(np.asarray(features.collections[0].get_array()), mfcc.T, atol=1e-4)
+    assert answer.get_xlim() == (0, 1)
+    assert not model.blocks[-1].recurrence._forward_hooks, "the model is left as it was"
+
+
+# Files
+
+
+def test_pictures_are_written_as_png_and_closed(run: Path, tmp_path: Path) -> None:
+    figures = {"new/folder/a.png": plots.confusion(report_of(COUNTS), "t"), "b.png": plots.curves(run, "t")}
+    for name, figure in figures.items():
+        plots.save(figure, tmp_path / name)
+        height, width, _ = plt.imread(tmp_path / name).shape
+        assert height > 300 and width > 300
+    assert plt.get_fignums() == []
+    assert list(tmp_path.rglob("*.part")) == []
+
+
+def test_failed_save_leaves_the_old_picture_and_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"the old one")
+
+    def breaks(self: Figure, beside: Path, **options: object) -> None:
+        assert beside != path and path.read_bytes() == b"the old one"
+        beside.write_bytes(b"half a pic")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Figure, "savefig", breaks)
+    with pytest.raises(OSError, match="disk full"):
+        plots.save(plots.confusion(report_of(COUNTS), ""), path)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+    assert path.read_bytes() == b"the old one"
+    assert plt.get_fignums() == []
