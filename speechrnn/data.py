@@ -216,7 +216,10 @@ def _split_names(folder: Path, labels: tuple[str, ...], protocol: Protocol, spli
             raise ValueError(f"{folder} is a test archive: it has no {split} split; take the corpus's own folder for that")
         return names
     lists = {name: folder / f"{name}_list.txt" for name in ("validation", "testing")}
-    if all(path.is_file() for path in lists.values()):
+    missing = [path.name for path in lists.values() if not path.is_file()]
+    if len(missing) == 1:  # to take the other as it is would put the split that it names into training
+        raise ValueError(f"{folder}: one list of a split is there, {missing[0]} is not: expected both, or none")
+    if not missing:
         listed = {name: set(path.read_text(encoding="utf-8").splitlines()) for name, path in lists.items()}
         splits = {name: next((s for s in listed if name in listed[s]), "training") for name in names}
     elif protocol.words:
@@ -269,8 +272,8 @@ def _silence(folder: Path, split: Split, count: int, seed: int) -> Tensor:
     random = np.random.default_rng([seed, get_args(Split).index(split)])
     starts = random.integers(0, len(noise) - CLIP_SAMPLES + 1, count)
     gains = 10 ** (random.uniform(-40, 0, count) / 20) * (random.random(count) >= 0.1)
-    cuts = np.stack([noise[start : start + CLIP_SAMPLES].numpy() * gain for start, gain in zip(starts, gains, strict=True)])
-    return torch.from_numpy(cuts.round().astype(np.int16))
+    cuts = [(noise[start : start + CLIP_SAMPLES] * gain).round().short() for start, gain in zip(starts, gains, strict=True)]
+    return torch.stack(cuts)
 
 
 def _read(folder: Path, names: list[str]) -> tuple[Tensor, dict[str, AudioError]]:

@@ -129,12 +129,12 @@ def way_of_one_wav(model: "Model", path: str | Path) -> Figure:
     hop, step = model.config.hop_ms / 1000, model.config.seconds_per_step
     edges = step * np.arange(len(logits) + 1)
     weight = logits.mean(-1).softmax(0)
-    probabilities = (weight.unsqueeze(-1) * logits).sum(0).softmax(-1)
-    best = int(probabilities.argmax())
+    answer = model.classify(path)
+    best = model.config.labels.index(answer.label)
     with plt.rc_context({**STYLE, "axes.grid": False}):
         figure, panes = plt.subplots(4, 1, figsize=(7, 7), sharex=True, height_ratios=(1, 1.5, 1.5, 1.5), layout="constrained")
         librosa.display.waveshow(wave[0].numpy(), sr=SAMPLE_RATE, ax=panes[0], color=BLUE, axis=None)
-        panes[0].set(ylabel="wave", title=f"{Path(path).name}: {model.config.labels[best]} {probabilities[best]:.0%}")
+        panes[0].set(ylabel="wave", title=f"{Path(path).name}: {answer.label} {answer.score:.0%}")
         centres = hop * (np.arange(len(features)) + 0.5)
         librosa.display.specshow(features.T.numpy(), x_coords=centres, ax=panes[1], cmap="magma", vmin=-2.5, vmax=2.5)
         panes[1].set(ylabel=f"{features.shape[1]} MFCC every\n{model.config.hop_ms:g} ms")
@@ -144,7 +144,7 @@ def way_of_one_wav(model: "Model", path: str | Path) -> Figure:
         panes[2].set(ylabel=f"{len(hidden)} units h of\nlayer {model.config.layers}")
         panes[3].stairs(weight / weight.max(), edges, baseline=None, color="#999999", label="its weight, relative")
         share = logits.softmax(-1)[:, best]
-        panes[3].stairs(share, edges, baseline=None, color=ORANGE, label=f"“{model.config.labels[best]}”")
+        panes[3].stairs(share, edges, baseline=None, color=ORANGE, label=f"“{answer.label}”")
         panes[3].set(ylabel="each step's answer", xlabel="time, s", ylim=(0, 1.05), xlim=(0, wave.shape[1] / SAMPLE_RATE))
         panes[3].xaxis.set_major_locator(AutoLocator())  # librosa takes them away
         panes[3].xaxis.set_major_formatter(ScalarFormatter())

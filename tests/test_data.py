@@ -186,7 +186,8 @@ def test_lists_in_the_folder_win_over_the_hash_rule(tmp_path: Path) -> None:
     names = [f"{word}/{name}" for word in V2_WORDS[:2] for name in named("training", 2) + named("testing", 1)]
     write_clips(tmp_path, names)
     (tmp_path / "validation_list.txt").write_text(names[0] + "\n")
-    assert partial(tmp_path, "v2-35", "testing").names == [names[2], names[5]], "one list alone is none"
+    with pytest.raises(ValueError, match=r"testing_list\.txt is not: expected both, or none"):
+        partial(tmp_path, "v2-35", "testing")
     (tmp_path / "testing_list.txt").write_text(names[1] + "\n")
     assert partial(tmp_path, "v2-35", "validation").names == [names[0]]
     assert partial(tmp_path, "v2-35", "testing").names == [names[1]]

@@ -1,0 +1,85 @@
+"""The model that comes with the package, on real people where their clips are at hand and on the embedded corpus elsewhere."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tolerances import BACKENDS, CHUNKS
+
+from speechrnn import Model, load
+from speechrnn.audio import read_wave
+from speechrnn.checkpoint import SHIPPED, read_config, shipped_models
+from speechrnn.data import TEN_WORDS, hash_split
+
+ROOT = Path(__file__).parents[1]
+REAL = ROOT.parent / "shared" / "data" / "clips"
+RECORDING = ROOT / "data" / "synthetic_commands" / "recording.ogg"
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return load()
+
+
+@pytest.fixture(scope="module")
+def people() -> list[tuple[str, np.ndarray]]:
+    """Twenty validation clips of each of the ten words. The testing clips are for final figures, not for tests."""
+    if not REAL.is_dir():
+        pytest.skip("the real clips are not beside this checkout")
+    clips = []
+    for word in TEN_WORDS:
+        with zipfile.ZipFile(REAL / f"{word}.zip") as archive:
+            names = [name for name in archive.namelist() if hash_split(f"{word}/{name}") == "validation"][:20]
+            clips += [(word, read_wave(io.BytesIO(archive.read(name)))) for name in names]
+    return clips
+
+
+def test_shipped_model_understands_people(model, people):
+    answers = model.classify_waves([wave for _, wave in people])
+    right = sum(answer.label == word for answer, (word, _) in zip(answers, people, strict=True))
+    print(f"{right} of {len(people)} right")
+    assert len(people) == 200
+    assert right >= 0.9 * len(people)
+
+
+def test_digital_silence_is_silence(model):
+    assert model.classify(np.zeros(16_000, np.float32)).label == "_silence_"
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 160, 161, 480, 16_000])
+def test_trained_model_streams_as_it_hears_the_whole(model, chunk):
+    wave = torch.from_numpy(read_wave(RECORDING))[None, : 8_000 if chunk < 7 else None]
+    state, parts = None, []
+    with torch.inference_mode():
+        whole, _ = model(wave)
+        for part in wave.split(chunk, 1):
+            logits, state = model(part, state)
+            parts.append(logits)
+    difference = (torch.cat(parts, 1) - whole).abs().max().item()
+    print(f"chunks of {chunk}: largest difference {difference:.1e} in logits up to {whole.abs().max():.0f}")
+    assert difference < CHUNKS * max(1.0, whole.abs().max().item())
+
+
+def test_trained_weights_give_the_same_logits_by_the_equation(model):
+    wave = torch.from_numpy(read_wave(RECORDING))[None]
+    reference = load()
+    reference.set_backend("loop")
+    with torch.inference_mode():
+        torch.testing.assert_close(model(wave)[0], reference(wave)[0], rtol=0, atol=BACKENDS["float32"])
+
+
+@pytest.mark.parametrize("name", shipped_models())
+def test_shipped_folder_is_complete(name):
+    config = read_config(SHIPPED / name)
+    score = config["scores"]["validation"]
+    assert score["accuracy"] > 0.93
+    assert {"recipe", "seed", "date", "hardware", "clips"} <= config["training"].keys()
+    assert f"{score['accuracy']:.2%}" in (SHIPPED / name / "README.md").read_text()
+    assert sum(file.stat().st_size for file in (SHIPPED / name).iterdir()) < 1_100_000
+
+
+def test_base_is_shipped():
+    assert "base" in shipped_models()
