@@ -4,7 +4,7 @@
 #   recipes/run.sh NAME [--stage N] [--stop-stage N]
 #
 #   stage 0  download the corpus and its test archive
-#   stage 1  prepare: read it, check that it is complete, try one batch
+#   stage 1  prepare: read training and validation, check that they are complete, try one batch
 #   stage 2  train; goes on where an earlier run was stopped
 #   stage 3  evaluate on validation and testing
 #   stage 4  transcribe: classify clips, then find them in one recording
@@ -63,7 +63,7 @@ if begin 3 evaluate; then
 fi
 if begin 4 transcribe; then
   # The first testing clip of each word, and all of them joined to one recording.
-  mapfile -t clips < <(python - "$testing" "$protocol" "$run/recording.wav" <<'PYTHON'
+  joined=$(python - "$testing" "$protocol" "$run/recording.wav" <<'PYTHON'
 import sys
 
 import numpy as np
@@ -81,6 +81,7 @@ for index in first.values():
     print(f"{folder}/{clips.names[index]}")
 PYTHON
   )
+  mapfile -t clips <<<"$joined"
   speechrnn classify "${clips[@]}" --model "$run/model"
   printf '\nthe same clips joined, %s:\n' "$run/recording.wav"
   speechrnn transcribe "$run/recording.wav" --model "$run/model"

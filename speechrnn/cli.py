@@ -11,11 +11,16 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from speechrnn import __version__
 
-FILES_AT_ONCE = 256  # in memory in `classify`: 16 MB of one-second files
+if TYPE_CHECKING:
+    import numpy as np
+
+    from speechrnn import Model
+
+SECONDS_AT_ONCE = 256  # of audio in memory in `classify`, 16 MB, but for one file that is longer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,9 +79,11 @@ def evaluate(options: argparse.Namespace) -> int:
     from speechrnn.data import load_split
     from speechrnn.evaluation import evaluate_clips
 
-    model = checkpoint.load(options.model).to("cuda" if torch.cuda.is_available() else "cpu")
-    clips = load_split(options.data, options.protocol, options.split, seed=options.draw_seed, allow_partial=options.allow_partial)
-    report = evaluate_clips(model, clips, options.protocol, options.split)
+    folder = checkpoint.model_folder(options.model)
+    model = checkpoint.load(folder).to("cuda" if torch.cuda.is_available() else "cpu")
+    protocol = options.protocol or checkpoint.read_config(folder)["scores"].get("validation", {}).get("protocol", "v2-12")
+    clips = load_split(options.data, protocol, options.split, seed=options.draw_seed, allow_partial=options.allow_partial)
+    report = evaluate_clips(model, clips, protocol, options.split)
     print(json.dumps(report.to_dict(), indent=2) if options.json else f"{report.summary()}\n\n{report.table()}")
     if options.report:
         picture = plots.confusion(report, f"{report.protocol} {report.split}: {report.accuracy:.1%}")
@@ -92,7 +99,7 @@ def evaluate(options: argparse.Namespace) -> int:
 def classify(options: argparse.Namespace) -> int:
     """Say the word in each file."""
     from speechrnn import checkpoint
-    from speechrnn.audio import AudioError, find_audio, read_wave
+    from speechrnn.audio import SAMPLE_RATE, AudioError, find_audio, read_wave
 
     model = checkpoint.load(options.model)
     status = 0
@@ -103,56 +110,63 @@ def classify(options: argparse.Namespace) -> int:
             status = _fail(f"{name}: no audio files in this folder")
         paths += found
     answers: list[dict[str, Any]] = []
-    for start in range(0, len(paths), FILES_AT_ONCE):
-        good, waves, notes = [], [], []
-        for path in paths[start : start + FILES_AT_ONCE]:
-            said: list[str] = []
-            try:
-                waves.append(read_wave(sys.stdin.buffer if path == "-" else path, said))
-            except AudioError as error:
-                status = _fail(_one_line(error))
-                continue
-            good.append(path)
-            notes.append(said)
-        for path, answer in zip(good, model.classify_waves(waves, options.top_k, notes), strict=True):
-            if options.verbose:
-                for note in answer.notes:
-                    print(f"{path}: {note}", file=sys.stderr)
-            if options.json:
-                top = [{"label": label, "score": score} for label, score in answer.top]
-                answers.append({"path": str(path), "label": answer.label, "score": answer.score, "top": top})
-            else:
-                print(
-                    path,
-                    *(cell for label, score in answer.top for cell in (label, f"{score:.2f}")),
-                    sep="\t",
-                    flush=True,
-                )
+    waiting: list[tuple[str | Path, np.ndarray, list[str]]] = []
+    for path in paths:
+        notes: list[str] = []
+        try:
+            waiting.append((path, read_wave(sys.stdin.buffer if path == "-" else path, notes), notes))
+        except AudioError as error:
+            status = _fail(_one_line(error))
+        if sum(len(wave) for _, wave, _ in waiting) >= SECONDS_AT_ONCE * SAMPLE_RATE:
+            answers += _answer(model, waiting, options)
+            waiting = []
+    answers += _answer(model, waiting, options)
     if options.json:
         print(json.dumps(answers, indent=2))
     return status
+
+
+def _answer(
+    model: "Model", waiting: "list[tuple[str | Path, np.ndarray, list[str]]]", options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Classify waves of (path, wave, notes) together; print the answers, or keep them for JSON."""
+    paths, waves, notes = [list(column) for column in zip(*waiting, strict=True)] or ([], [], [])
+    answers = []
+    for path, answer in zip(paths, model.classify_waves(waves, options.top_k, notes), strict=True):
+        if options.verbose:
+            for note in answer.notes:
+                print(f"{path}: {note}", file=sys.stderr)
+        if options.json:
+            top = [{"label": label, "score": score} for label, score in answer.top]
+            answers.append({"path": str(path), "label": answer.label, "score": answer.score, "top": top})
+        else:
+            cells = [cell for label, score in answer.top for cell in (label, f"{score:.2f}")]
+            print(path, *cells, sep="\t", flush=True)
+    return answers
 
 
 def transcribe(options: argparse.Namespace) -> int:
     """Find the words in a recording of any length."""
     from speechrnn import checkpoint
     from speechrnn.audio import read_blocks
-    from speechrnn.stream import Stream
+    from speechrnn.stream import THRESHOLD, Stream
 
-    model = checkpoint.load(options.model)
+    stream = Stream(checkpoint.load(options.model))
     notes: list[str] = []
-    blocks = read_blocks(options.file, notes=notes)
     words = []
-    for word in Stream(model).detect(blocks, options.threshold):
+    try:
+        threshold = THRESHOLD if options.threshold is None else options.threshold
+        for word in stream.detect(read_blocks(options.file, notes=notes), threshold):
+            if options.json:
+                words.append({"start": word.start, "end": word.end, "label": word.label, "score": word.score})
+            else:
+                print(f"{word.start:.2f}", f"{word.end:.2f}", word.label, f"{word.score:.2f}", sep="\t", flush=True)
+    finally:  # what was found before an error counts too
+        if options.verbose:
+            for note in notes:
+                print(f"{options.file}: {note}", file=sys.stderr)
         if options.json:
-            words.append({"start": word.start, "end": word.end, "label": word.label, "score": word.score})
-        else:
-            print(f"{word.start:.2f}", f"{word.end:.2f}", word.label, f"{word.score:.2f}", sep="\t", flush=True)
-    if options.verbose:
-        for note in notes:
-            print(f"{options.file}: {note}", file=sys.stderr)
-    if options.json:
-        print(json.dumps(words, indent=2))
+            print(json.dumps(words, indent=2))
     return 0
 
 
@@ -163,7 +177,7 @@ def info(options: argparse.Namespace) -> int:
     folder = checkpoint.model_folder(options.model)
     config = checkpoint.read_config(folder)
     model = checkpoint.load(folder)
-    parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    parameters = model.parameter_count
     if options.json:
         print(json.dumps({**config, "parameters": parameters}, indent=2))
         return 0
@@ -236,7 +250,7 @@ def _parser() -> argparse.ArgumentParser:
     this = add(evaluate, "measure a model on a split of a corpus")
     this.add_argument("model", metavar="MODEL", help="shipped model, or folder of a trained one")
     this.add_argument("--data", required=True, type=Path, metavar="FOLDER", help="corpus or test archive")
-    this.add_argument("--protocol", default="v2-12", choices=["v1-12", "v2-12", "v1-30", "v2-35", "own"], help="default: v2-12")
+    this.add_argument("--protocol", choices=["v1-12", "v2-12", "v1-30", "v2-35", "own"], help="default: that of the training")
     this.add_argument("--split", default="testing", choices=["training", "validation", "testing"], help="default: testing")
     this.add_argument(
         "--draw-seed", type=int, default=0, metavar="N", help="of the draws of unknown and silence clips (default: 0)"
@@ -259,9 +273,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     this.add_argument("file", metavar="FILE", help="audio file")
     add_model(this)
-    this.add_argument(
-        "--threshold", type=float, default=0.8, metavar="P", help="probability from which a word counts (default: 0.8)"
-    )
+    this.add_argument("--threshold", type=float, metavar="P", help="probability from which a word counts (default: 0.9)")
     this.add_argument("--json", action="store_true", help="print a JSON list")
     this.add_argument("-v", "--verbose", action="store_true", help="say whether the file was resampled or mixed down")
 

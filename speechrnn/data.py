@@ -56,11 +56,13 @@ class Protocol:
 
 # Source: the lists in the two archives, and the official test archives. Validation of the -12 protocols: the ten words' lines in
 # the list and a tenth of them, rounded up, of each unknown words and silence, as in the test archives (arXiv 1804.03209, 7.1).
+# Training: what the lists leave of all 64,721 and 105,829 clips; for -12 all of it, and a tenth of the ten words' 18,538 and
+# 30,769 clips of silence.
 PROTOCOLS = {
-    "v1-12": Protocol(TEN_WORDS, True, {"validation": 3_093, "testing": 3_081}),
-    "v2-12": Protocol(TEN_WORDS, True, {"validation": 4_445, "testing": 4_890}),
-    "v1-30": Protocol(V1_WORDS, False, {"validation": 6_798, "testing": 6_835}),
-    "v2-35": Protocol(V2_WORDS, False, {"validation": 9_981, "testing": 11_005}),
+    "v1-12": Protocol(TEN_WORDS, True, {"training": 52_942, "validation": 3_093, "testing": 3_081}),
+    "v2-12": Protocol(TEN_WORDS, True, {"training": 87_920, "validation": 4_445, "testing": 4_890}),
+    "v1-30": Protocol(V1_WORDS, False, {"training": 51_088, "validation": 6_798, "testing": 6_835}),
+    "v2-35": Protocol(V2_WORDS, False, {"training": 84_843, "validation": 9_981, "testing": 11_005}),
     "own": Protocol(),
 }
 REST_SHARE = 0.1  # unknown words, and silence, for each clip of the ten words (same source)
@@ -129,8 +131,9 @@ def load_split(folder: str | Path, protocol: str, split: Split, *, seed: int = 0
     """Read the clips of a split into memory.
 
     The testing split of a `-12` protocol is best read from the official test archive (`speechrnn download v2-test`): there the
-    unknown words and the silence are everybody's. From any other folder they are drawn with the seed: in validation and testing a
-    tenth of the number of the ten words' clips of each; in training every other word's clip is there.
+    unknown words and the silence are everybody's (its silence is cut from the same noises as training's). From any other folder
+    they are drawn with the seed: in validation and testing a tenth of the number of the ten words' clips of each; in training
+    every other word's clip is there.
 
     Args:
         folder: a corpus, a test archive, or a folder of folders of recordings.
@@ -165,7 +168,7 @@ def load_split(folder: str | Path, protocol: str, split: Split, *, seed: int = 0
         Console(stderr=True).print(f"left out: {error}", markup=False, highlight=False, soft_wrap=True)
     names = [name for name in names if name not in unreadable] + [f"{SILENCE}/{i}" for i in range(len(silence))]
     targets = torch.tensor([labels.index(_label(name, labels)) for name in names])
-    return Clips(torch.cat((waves, silence)), targets, names, labels)
+    return Clips(torch.cat((waves, silence)) if len(silence) else waves, targets, names, labels)
 
 
 def load_noise(folder: str | Path, split: Split) -> Tensor:
@@ -189,7 +192,7 @@ def progress(items: Sequence[T], doing: str) -> Iterable[T]:
 
 def _folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; for a corpus type `speechrnn download v2`")
+        raise FileNotFoundError(f"{folder}: no such folder; Speech Commands is fetched by `speechrnn download v2`")
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
@@ -238,13 +241,22 @@ def _split_names(folder: Path, labels: tuple[str, ...], protocol: Protocol, spli
 def _rank_splits(names: list[str]) -> dict[str, str]:
     """A tenth of the speakers each for validation and testing, at least one, in the order of a hash.
 
-    The corpus's rule would leave a split empty where there are few speakers.
+    The corpus's rule would leave a split empty where there are few speakers. Where fewer than three are named there is no such
+    choice: then a tenth of each word's files is taken, and the same voice is in all splits.
     """
-    speakers = sorted({speaker(name) for name in names}, key=lambda who: hashlib.sha1(who.encode()).digest())
-    tenth = max(1, round(len(speakers) / 10))
-    split_of = dict.fromkeys(speakers, "training")
-    split_of |= dict.fromkeys(speakers[:tenth], "validation") | dict.fromkeys(speakers[tenth : 2 * tenth], "testing")
-    return {name: split_of[speaker(name)] for name in names}
+    if len({speaker(name) for name in names if "_nohash_" in name}) >= 3:
+        groups = [sorted({speaker(name) for name in names})]
+    else:
+        Console(stderr=True).print("file names tell of fewer than three speakers: splits share voices", soft_wrap=True)
+        words = sorted({name.partition("/")[0] for name in names})
+        groups = [[name for name in names if name.startswith(f"{word}/")] for word in words]
+    split_of: dict[str, str] = {}
+    for group in groups:
+        group.sort(key=lambda who: hashlib.sha1(who.encode()).digest())
+        tenth = max(1, round(len(group) / 10))
+        for rank, who in enumerate(group):
+            split_of[who] = "validation" if rank < tenth else "testing" if rank < 2 * tenth else "training"
+    return {name: split_of.get(name) or split_of[speaker(name)] for name in names}
 
 
 def _check_counts(
@@ -255,7 +267,9 @@ def _check_counts(
     if not missing and expected in (None, found):
         return
     said = f"{folder}: {found:,} clips for {protocol} {split}"
-    said += f", expected {expected:,}: {expected - found:,} are missing" if expected else ""
+    if expected:
+        said += f", expected {expected:,}: {abs(expected - found):,} {'are missing' if found < expected else 'too many'}"
+        said += f" (there are {', '.join(f'{label} {counts[label]:,}' for label in labels if counts[label])})"
     said += f"; none at all of {', '.join(missing)}" if missing else ""
     if not found:
         raise ValueError(f"{said}; check the folder and its lists")
@@ -383,6 +397,11 @@ class SpeechCommands(LightningDataModule):
         allow_partial: bool = False,
     ) -> None:
         super().__init__()
+        if batch_size < 1 or not 0 <= balance <= 1 or not 0 <= unknown_share + silence_share < 1:
+            raise ValueError(
+                f"batch_size {batch_size}, balance {balance}, unknown_share {unknown_share}, silence_share {silence_share}: "
+                "expected a batch of 1 or more, a balance from 0 to 1, and shares that leave some for the words"
+            )
         self.folder, self.protocol, self.batch_size = Path(folder), protocol, batch_size
         self.balance, self.draw_seed, self.allow_partial = balance, draw_seed, allow_partial
         self.shares = {UNKNOWN: unknown_share, SILENCE: silence_share}
@@ -399,7 +418,7 @@ class SpeechCommands(LightningDataModule):
             self.noise = load_noise(self.folder, "training")
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """Clips drawn with replacement by `weights`; an epoch has as many draws as the protocol's training split has clips."""
+        """Clips drawn by `weights`, with replacement: an epoch has as many as the words have, and a tenth for each rest."""
         clips = self.clips["training"]
         words = sum(clips.labels[target] not in self.shares for target in clips.targets.tolist())
         rest = sum(label in self.shares for label in clips.labels)

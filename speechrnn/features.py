@@ -60,6 +60,8 @@ class Mfcc(nn.Module):
             raise ValueError(
                 f"mel bands from {mel_low_hz} to {mel_high_hz} Hz: expected a range inside 0 to {SAMPLE_RATE / 2:.0f} Hz"
             )
+        if log_floor <= 0:
+            raise ValueError(f"log_floor is {log_floor}: expected more than 0, for the logarithm of digital silence")
         if not 0 < coefficients <= mel_bands:
             raise ValueError(f"coefficients is {coefficients}: expected 1 to mel_bands ({mel_bands})")
         self.fft_size, self.log_floor, self.group = fft_size, log_floor, group

@@ -67,6 +67,11 @@ class ModelConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected 1 or more")
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """The labels that are words."""
+        return tuple(label for label in self.labels if not label.startswith("_"))
+
+    @property
     def seconds_per_step(self) -> float:
         """Time between two logits, s."""
         return self.stack * self.hop_ms / 1000
@@ -147,6 +152,11 @@ class Model(nn.Module):
         )
         self.head = nn.Sequential(nn.LayerNorm(config.hidden_size), nn.Linear(config.hidden_size, len(config.labels)))
 
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers training may change."""
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
+
     def set_backend(self, backend: Backend) -> None:
         """Compute every recurrence with this backend: `torch` (fast) or `loop` (the equation as it is written)."""
         for module in self.modules():
@@ -170,10 +180,10 @@ class Model(nn.Module):
         """
         state = self.initial_state(len(wave)) if state is None else state
         frames, past = self.mfcc.frames(wave, state.audio)
-        logits, hidden = self.decode(self.mfcc.log_mel(frames), state.hidden)
+        logits, hidden = self.from_log_mel(self.mfcc.log_mel(frames), state.hidden)
         return logits, State(past, hidden)
 
-    def decode(self, log_mel: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def from_log_mel(self, log_mel: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, T / stack, C) and the last h (L, B, H), from log mel frames (B, T, mel_bands) and h before them."""
         x = self.mfcc.cepstrum(log_mel)
         if x.shape[1] == 0:  # nn.RNN refuses an empty sequence
@@ -192,13 +202,17 @@ class Model(nn.Module):
             audio: path of an audio file of any rate and number of channels, or an open one, or a wave (N,) of floats at 16 kHz.
             top_k: how many of the best labels to give.
 
+        The model must be in evaluation mode, as `load` gives it: dropout makes answers random.
+
         Raises:
             AudioError: if the file cannot be read, or holds no samples.
             ValueError: if an array is no mono wave of finite floats.
         """
         notes: list[str] = []
-        if isinstance(audio, np.ndarray | Tensor):
-            wave = np.asarray(audio)
+        if isinstance(audio, Tensor):
+            audio = (audio.float() if audio.is_floating_point() else audio).detach().cpu().numpy()
+        if isinstance(audio, np.ndarray):
+            wave = audio
             if wave.ndim != 1 or wave.size == 0 or not np.issubdtype(wave.dtype, np.floating) or not np.isfinite(wave).all():
                 raise ValueError(
                     f"audio is an array of shape {wave.shape} and type {wave.dtype}: expected (N,) finite floats at "
@@ -219,27 +233,40 @@ class Model(nn.Module):
         """
         if top_k < 1:
             raise ValueError(f"top_k is {top_k}: expected 1 or more")
-        device = self.input.weight.device
         step = self.mfcc.hop * self.config.stack
         notes = [[] for _ in waves] if notes is None else notes
-        lengths = [max(CLIP_SAMPLES, -(-len(wave) // step) * step) for wave in waves]
+        # A longer wave is filled up to whole steps, so that its end is heard too.
+        lengths = [max(CLIP_SAMPLES, -(-len(wave) // step) * step if len(wave) > CLIP_SAMPLES else 0) for wave in waves]
         predictions: dict[int, Prediction] = {}
         for length in sorted(set(lengths)):
             same = [index for index, other in enumerate(lengths) if other == length]
-            for start in range(0, len(same), BATCH):
-                batch = same[start : start + BATCH]
-                padded = np.zeros((len(batch), length), dtype=np.float32)
-                for row, index in enumerate(batch):
-                    padded[row, : len(waves[index])] = waves[index]
+            together = max(1, BATCH * CLIP_SAMPLES // length)
+            for start in range(0, len(same), together):
+                batch = same[start : start + together]
+                padded = torch.zeros(len(batch), length)
+                for row, index in zip(padded, batch, strict=True):
+                    row[: len(waves[index])] = torch.from_numpy(waves[index])
                     if len(waves[index]) < CLIP_SAMPLES:
                         notes[index].append(f"padded from {len(waves[index])} to {CLIP_SAMPLES} samples")
-                logits, _ = self(torch.from_numpy(padded).to(device))
-                probabilities = pool(logits, self.config.window_steps).softmax(-1)
-                words = [not label.startswith("_") for label in self.config.labels]
-                surest = probabilities[..., words].amax(-1).argmax(1)
-                for row, index in enumerate(batch):
-                    predictions[index] = self._prediction(probabilities[row, surest[row]], top_k, notes[index])
+                for index, probabilities in zip(batch, self._surest(padded), strict=True):
+                    predictions[index] = self._prediction(probabilities, top_k, notes[index])
         return [predictions[index] for index in range(len(waves))]
+
+    def _surest(self, waves: Tensor) -> Tensor:
+        """Probabilities (B, C) of the window in which a word is surest, in waves (B, N); they are heard part by part."""
+        window = self.config.window_steps
+        words = [label in self.config.words for label in self.config.labels]
+        state, best = None, waves.new_zeros(len(waves), 0, len(words))
+        recent = best
+        for part in torch.split(waves.to(self.input.weight.device), BATCH * CLIP_SAMPLES, 1):
+            logits, state = self(part, state)
+            recent = torch.cat((recent.to(logits), logits), 1)
+            if recent.shape[1] >= window:
+                candidates = torch.cat((best.to(logits), pool(recent, window).softmax(-1)), 1)
+                surest = candidates[..., words].amax(-1).argmax(1)
+                best = candidates[torch.arange(len(waves)), surest].unsqueeze(1)
+                recent = recent[:, recent.shape[1] - window + 1 :]
+        return best[:, 0]
 
     def _prediction(self, probabilities: Tensor, top_k: int, notes: list[str]) -> Prediction:
         scores, classes = probabilities.topk(min(top_k, len(self.config.labels)))

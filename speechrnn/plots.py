@@ -6,9 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
-
-matplotlib.use("Agg")  # pictures are files; a window system is not needed
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
@@ -33,7 +30,7 @@ BLUE, ORANGE = "#0072b2", "#d55e00"  # apart for colour-blind eyes too (Okabe an
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG and close it."""
+    """Write a figure as PNG."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.part")
@@ -42,7 +39,6 @@ def save(figure: Figure, path: str | Path) -> None:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
-        plt.close(figure)
 
 
 def confusion(report: "Report", title: str) -> Figure:
@@ -51,8 +47,8 @@ def confusion(report: "Report", title: str) -> Figure:
     share = counts / np.maximum(1, counts.sum(1, keepdims=True))
     places = np.arange(len(report.labels))
     size = max(4, (0.42 if len(places) <= 20 else 0.3) * len(places))  # of the matrix, inches: numbers of four figures fit
-    with plt.rc_context({**STYLE, "axes.grid": False}):
-        figure = plt.figure(figsize=(size, size))
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(size, size))
         axes = figure.add_axes((0, 0, 1, 1))  # labels lie outside: `save` widens the picture to what is drawn
         # The square root makes single mistakes visible beside a diagonal of hundreds.
         image = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
@@ -90,8 +86,9 @@ def read_metrics(run_folder: str | Path) -> dict[str, dict[int, float]]:
 def curves(run_folder: str | Path, title: str) -> Figure:
     """Loss and accuracy of a run over its epochs; the best epoch on validation is marked."""
     metrics = read_metrics(run_folder)
-    with plt.rc_context(STYLE):
-        figure, panes = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8, 3.2), layout="constrained")
+        panes = figure.subplots(1, 2)
         for axes, name in zip(panes, ("loss", "accuracy"), strict=True):
             for split, colour, label in (
                 ("training", ORANGE, "training, augmented"),
@@ -131,8 +128,9 @@ def way_of_one_wav(model: "Model", path: str | Path) -> Figure:
     weight = logits.mean(-1).softmax(0)
     answer = model.classify(path)
     best = model.config.labels.index(answer.label)
-    with plt.rc_context({**STYLE, "axes.grid": False}):
-        figure, panes = plt.subplots(4, 1, figsize=(7, 7), sharex=True, height_ratios=(1, 1.5, 1.5, 1.5), layout="constrained")
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(7, 7), layout="constrained")
+        panes = figure.subplots(4, 1, sharex=True, height_ratios=(1, 1.5, 1.5, 1.5))
         librosa.display.waveshow(wave[0].numpy(), sr=SAMPLE_RATE, ax=panes[0], color=BLUE, axis=None)
         panes[0].set(ylabel="wave", title=f"{Path(path).name}: {answer.label} {answer.score:.0%}")
         centres = hop * (np.arange(len(features)) + 0.5)

@@ -9,24 +9,28 @@ import datetime
 import difflib
 import logging
 import math
+import os
 import platform
 import re
 import sys
 import time
 import warnings
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+import yaml
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 import speechrnn
 from speechrnn import checkpoint, plots
@@ -44,7 +48,7 @@ class Training(LightningModule):
     Args:
         labels: of the classes; they come from the data.
         learning_rate: the highest, after the warm-up.
-        weight_decay: of the matrices between frames' features; W_hh, biases and normalisations have none.
+        weight_decay: of all matrices but W_hh; biases and normalisations have none either.
         warm_up: share of all steps in which the learning rate rises from 0; then it falls as a cosine to 0.
         label_smoothing: probability taken from the true label and spread over all.
         carry_state: share of the clips that start from the state the clip before left, as in a stream, not from silence (as
@@ -71,7 +75,7 @@ class Training(LightningModule):
         self.augmentation = augmentation
         self.training_accuracy = MulticlassAccuracy(len(labels), average="micro")
         self.validation_accuracy = MulticlassAccuracy(len(labels), average="micro")
-        self.validation_mean_accuracy = MulticlassAccuracy(len(labels), average="macro")
+        self.validation_confusion = MulticlassConfusionMatrix(len(labels))
 
     def on_fit_start(self) -> None:
         """Take mean and deviation of the features from the training split, unless a checkpoint brought them."""
@@ -87,7 +91,8 @@ class Training(LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
         """Seed each step, so that a resumed run draws what an unbroken one would."""
-        torch.manual_seed((global_seed() * 1_000_003 + self.global_step) * 1_009 + self.global_rank)
+        step = self.current_epoch * 1_000_003 + batch_index
+        torch.manual_seed((global_seed() * 1_000_000_007 + step) * 1_009 + self.global_rank)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         """Loss of a batch of int16 waves (B, N) and targets (B,)."""
@@ -103,7 +108,7 @@ class Training(LightningModule):
         with timed("augmentation"):
             log_mel = self.augmentation.log_mel(log_mel)
         with timed("network"):
-            logits, hidden = self.model.decode(log_mel, state.hidden)
+            logits, hidden = self.model.from_log_mel(log_mel, state.hidden)
             answer = pool(logits.float())
             loss = cross_entropy(answer, targets, label_smoothing=self.label_smoothing)
         # Audio that waited for its step to be complete is left out, so that every batch's past has one length.
@@ -120,8 +125,9 @@ class Training(LightningModule):
         self.log("epoch_seconds", seconds)
         self.log("learning_rate", trainer.optimizers[0].param_groups[0]["lr"])
         if trainer.is_global_zero and not sys.stderr.isatty():
-            figures = {name: trainer.callback_metrics[name].item() for name in ("training_loss", "validation_accuracy")}
-            said = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures.items())
+            known = trainer.callback_metrics  # validation may be once in some epochs
+            figures = [name for name in ("training_loss", "validation_accuracy") if name in known]
+            said = ", ".join(f"{name.replace('_', ' ')} {known[name]:.4f}" for name in figures)
             print(f"epoch {self.current_epoch + 1} of {trainer.max_epochs}: {said}, {seconds:.1f} s", file=sys.stderr)
 
     def _start(self, batch: int) -> State:
@@ -138,10 +144,16 @@ class Training(LightningModule):
         waves, targets = batch
         answer = pool(self.model(waves.float() / 32768)[0].float())
         self.validation_accuracy(answer, targets)
-        self.validation_mean_accuracy(answer, targets)
+        self.validation_confusion.update(answer, targets)
         self.log("validation_loss", cross_entropy(answer, targets), sync_dist=True, batch_size=len(targets))
         self.log("validation_accuracy", self.validation_accuracy, prog_bar=True)
-        self.log("validation_mean_accuracy", self.validation_mean_accuracy)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean over the classes that have clips; torchmetrics' macro average counts the others as wrong."""
+        confusion = self.validation_confusion.compute()
+        clips = confusion.sum(1)
+        self.log("validation_mean_accuracy", (confusion.diag()[clips > 0] / clips[clips > 0]).mean())
+        self.validation_confusion.reset()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW (Loshchilov and Hutter 2019) with a linear warm-up and a cosine to zero."""
@@ -169,14 +181,37 @@ def set_feature_statistics(model: Model, waves: Tensor) -> None:
     mfcc = model.mfcc
     mfcc.mean.zero_()
     mfcc.std.fill_(1)
-    total, squares, frames = mfcc.mean.double(), mfcc.mean.double(), 0
+    total, squares = torch.zeros(2, len(mfcc.mean), dtype=torch.float64)  # on the CPU: not every device has float64
+    frames = 0
     for batch in torch.split(waves, STATISTICS_BATCH):
-        features = mfcc(batch.to(mfcc.mean.device).float() / 32768)[0].double()
+        features = mfcc(batch.to(mfcc.mean.device).float() / 32768)[0].cpu().double()
         total += features.sum((0, 1))
         squares += features.square().sum((0, 1))
         frames += features.shape[0] * features.shape[1]
     mfcc.mean.copy_(total / frames)
     mfcc.std.copy_((squares / frames - (total / frames).square()).sqrt().clamp(min=1e-3))
+
+
+class _WholeFiles(TorchCheckpointIO):
+    """Checkpoints are written beside their place and renamed; Lightning copies them from the system's temporary folder."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        beside = Path(f"{path}.part")
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with beside.open("wb") as file:
+                torch.save(checkpoint, file)
+            os.replace(beside, path)
+        except (OSError, RuntimeError) as error:  # torch says RuntimeError where a disk is full
+            raise OSError(f"{path}: cannot be written: {error}; the checkpoint before it is as it was") from error
+        finally:
+            beside.unlink(missing_ok=True)
+
+    def load_checkpoint(self, path: str | Path, *arguments: Any, **options: Any) -> dict[str, Any]:
+        try:
+            return dict(super().load_checkpoint(path, *arguments, **options))
+        except (OSError, RuntimeError, EOFError, KeyError, UnpicklingError) as error:
+            raise ValueError(f"{path} is damaged ({error}): delete it to begin the run anew") from error
 
 
 class _TrainCli(LightningCLI):
@@ -193,12 +228,17 @@ class _TrainCli(LightningCLI):
             on_gpu = trainer["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
             kwargs["precision"] = "16-mixed" if on_gpu else "32-true"
         kwargs["logger"] = [CSVLogger(folder, name="csv"), TensorBoardLogger(folder, name="tensorboard")]
+        kwargs["plugins"] = [*(trainer["plugins"] or []), _WholeFiles()]
         kwargs["callbacks"] = [
             ModelCheckpoint(folder, "best", monitor="validation_accuracy", mode="max", enable_version_counter=False),
             # Not `save_last`: that is written only when the best is, and a run would resume from there.
             ModelCheckpoint(folder, "last", enable_version_counter=False),
-            RichProgressBar(),
+            *(trainer["callbacks"] or []),
         ]
+        if sys.stderr.isatty() and trainer["enable_progress_bar"] is not False:
+            kwargs["callbacks"].append(RichProgressBar(console_kwargs={"stderr": True}))
+        else:  # a line an epoch instead
+            kwargs["enable_progress_bar"] = False
         return super().instantiate_trainer(**kwargs)
 
 
@@ -232,8 +272,13 @@ def run(recipe: str, overrides: list[str], resume: bool = False) -> Path | None:
         raise FileExistsError(
             f"{folder} holds a run: type --resume to go on with it, or --trainer.default_root_dir runs/OTHER for a new one"
         )
+    if not isinstance(cli.config["seed_everything"], int) or cli.config["seed_everything"] is False:
+        raise ValueError("seed_everything is false: expected a number, for a run that can be repeated and resumed")
     if not trainer.fast_dev_run:
-        _write_recipe(cli, folder)
+        text = cli.parser.dump(cli.config, skip_unset=True)
+        if last.is_file():
+            _require_same_recipe(text, folder)
+        _write_recipe(text, folder)
     started = datetime.datetime.now(datetime.UTC)
     checkpoint_path = last if last.is_file() and not trainer.fast_dev_run else None
     try:
@@ -281,27 +326,43 @@ def _parse(arguments: list[str], folder: Path) -> _TrainCli:
         raise argparse.ArgumentError(None, f"{arguments[1]}: {said}; {hint}") from error
 
 
+def _require_same_recipe(recipe: str, folder: Path) -> None:
+    """A run goes on as it began: same model, data and seed. Its corpus may have moved, and the trainer may do otherwise."""
+    kept, given = (yaml.safe_load(text) for text in ((folder / "recipe.yaml").read_text(), recipe))
+    for group in ("seed_everything", "model", "data"):
+        before, now = ({"": part} if not isinstance(part, dict) else part for part in (kept[group], given[group]))
+        for key in sorted({*before, *now} - {"folder", "allow_partial"}):
+            if before.get(key) != now.get(key):
+                raise ValueError(
+                    f"{folder} was begun with {f'{group}.{key}'.rstrip('.')} {before.get(key)}, not {now.get(key)}: type that, "
+                    "or --trainer.default_root_dir runs/OTHER for a new run"
+                )
+
+
 @rank_zero_only
-def _write_recipe(cli: _TrainCli, folder: Path) -> None:
+def _write_recipe(text: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.yaml").write_text(cli.parser.dump(cli.config, skip_unset=True))
+    (folder / "recipe.yaml").write_text(text)
 
 
 def _finish(cli: _TrainCli, folder: Path, started: datetime.datetime) -> Path:
     """Write the best checkpoint as a model folder, and the pictures."""
     trainer: Any = cli.trainer
     training, data = cli.model, cli.datamodule
-    training.load_state_dict(torch.load(folder / "best.ckpt", map_location="cpu", weights_only=False)["state_dict"])
+    best = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=False)
+    hardware = torch.cuda.get_device_name() if training.device.type == "cuda" else f"{platform.machine()} CPU"
+    training.load_state_dict(best["state_dict"])
     model = training.model.cpu()
     report = evaluate_clips(model, data.clips["validation"], data.protocol, "validation")
     facts = {
         "recipe": (folder / "recipe.yaml").read_text(),
         "seed": global_seed(),
         "epochs": trainer.current_epoch,
+        "best_epoch": best["epoch"] + 1,
         "clips": {split: len(clips) for split, clips in data.clips.items()},
         "corpus": data.folder.name,
         "date": started.date().isoformat(),
-        "hardware": _hardware(),
+        "hardware": f"{trainer.world_size} x {hardware}, {trainer.precision}",
         "torch": torch.__version__,
     }
     checkpoint.save(
@@ -319,28 +380,22 @@ def _finish(cli: _TrainCli, folder: Path, started: datetime.datetime) -> Path:
     return folder / "model"
 
 
-def _hardware() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{platform.machine()} CPU, threads: {torch.get_num_threads()}"
-
-
 def model_card(model: Model, facts: dict[str, Any], report: Report) -> str:
     """A model card (Mitchell et al. 2019, arXiv 1810.03993) from the facts of a run."""
     config = model.config
-    parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    words = [label for label in config.labels if not label.startswith("_")]
+    words = ", ".join(config.words)
+    credit = " Speech Commands is Pete Warden's (arXiv 1804.03209), CC BY 4.0." if "speech_commands" in facts["corpus"] else ""
     return f"""# A speechrnn model
 
-Recognises {len(words)} spoken words ({", ".join(words)}) in 16 kHz audio with {config.layers} vanilla recurrent layers of
-{config.hidden_size} units, `h[t] = {config.activation}(W_ih x[t] + b + W_hh h[t-1])`: {parameters:,} parameters.
+Recognises {len(config.words)} spoken words ({words}) in 16 kHz audio with {config.layers} vanilla recurrent layers of
+{config.hidden_size} units, `h[t] = {config.activation}(W_ih x[t] + b + W_hh h[t-1])`: {model.parameter_count:,} parameters.
 
     speechrnn classify --model FOLDER a.wav
 
 ## Data
 
 Trained on {facts["clips"]["training"]:,} clips of `{facts["corpus"]}`, protocol {report.protocol}; the epoch was chosen on
-{report.clips:,} validation clips. Speech Commands is Pete Warden's (arXiv 1804.03209), CC BY 4.0.
+{report.clips:,} validation clips.{credit}
 
 ## Accuracy on the validation split, on which the epoch was chosen
 
@@ -356,8 +411,8 @@ that matters without asking back.
 
 ## The run
 
-speechrnn {speechrnn.__version__}, torch {facts["torch"]}, seed {facts["seed"]}, {facts["epochs"]} epochs, {facts["date"]},
-{facts["hardware"]}.
+speechrnn {speechrnn.__version__}, torch {facts["torch"]}, seed {facts["seed"]}, {facts["epochs"]} epochs of which number
+{facts["best_epoch"]} was the best, {facts["date"]}, {facts["hardware"]}.
 
 ```yaml
 {facts["recipe"].strip()}

@@ -218,15 +218,17 @@ def test_incomplete_split_is_refused_with_what_is_missing(corpus: Path, capsys: 
     with pytest.raises(ValueError) as error:
         load_split(corpus, "v2-35", "validation")
     said = str(error.value)
-    assert "100 clips for v2-35 validation, expected 9,981: 9,881 are missing; none at all of backward, eight, five" in said
-    assert "yes" not in said and "--allow-partial" in said and str(corpus) in said and "\n" not in said
+    assert "100 clips for v2-35 validation, expected 9,981: 9,881 are missing (there are " in said
+    found, _, absent = said.partition("; none at all of ")
+    assert absent.startswith("backward, eight, five")
+    assert "yes" in found and "yes" not in absent and "--allow-partial" in said and str(corpus) in said and "\n" not in said
     assert len(partial(corpus, "v2-35", "validation")) == 100
     assert "9,881 are missing" in capsys.readouterr().err
 
 
 def test_training_without_a_word_is_refused(tmp_path: Path) -> None:
     write_clips(tmp_path, [f"{word}/{named('training', 1)[0]}" for word in V2_WORDS if word != "tree"])
-    with pytest.raises(ValueError, match="34 clips for v2-35 training; none at all of tree; complete"):
+    with pytest.raises(ValueError, match=r"34 clips for v2-35 training, expected 84,843: .*; none at all of tree; complete"):
         load_split(tmp_path, "v2-35", "training")
     assert len(partial(tmp_path, "v2-35", "training")) == 34
 
@@ -261,7 +263,7 @@ def test_test_archive_is_read_as_it_is(test_archive: Path) -> None:
     assert Counter(clips.labels[target] for target in clips.targets.tolist()) == dict.fromkeys(REST_LABELS, 6)
     for wave, name in zip(clips.waves, clips.names, strict=True):
         assert wave[:20].tolist() == clip_of(name).tolist()
-    with pytest.raises(ValueError, match=r"expected 4,890: 4,818 are missing; complete"):
+    with pytest.raises(ValueError, match=r"expected 4,890: 4,818 are missing \(there are _silence_ 6, .*\); complete"):
         load_split(test_archive, "v2-12", "testing")
 
 
@@ -271,7 +273,23 @@ def test_test_archive_is_refused_for_other_splits(split: str, test_archive: Path
         partial(test_archive, "v2-12", split)
 
 
+def test_surplus_is_said_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_clips(tmp_path, [f"{word}/{name}" for word in V2_WORDS for name in named("training", 2)])
+    protocol = data.Protocol(V2_WORDS, False, {"training": 60})
+    monkeypatch.setitem(data.PROTOCOLS, "v2-35", protocol)
+    with pytest.raises(ValueError, match="70 clips for v2-35 training, expected 60: 10 too many"):
+        load_split(tmp_path, "v2-35", "training")
+
+
 # Own words
+
+
+@pytest.mark.parametrize("file", ["anna_nohash_{}", "{}", "take {}"])
+def test_one_speaker_or_unnamed_ones_still_fill_every_split_of_every_word(file: str, tmp_path: Path) -> None:
+    write_clips(tmp_path, [f"{word}/{file.format(number)}.wav" for word in ("lights", "music", "heat") for number in range(10)])
+    for split, clips in (("training", 8), ("validation", 1), ("testing", 1)):
+        found = load_split(tmp_path, "own", split)
+        assert Counter(name.split("/")[0] for name in found.names) == {"lights": clips, "music": clips, "heat": clips}
 
 
 def own_names(speakers: int = 12) -> list[str]:
@@ -456,7 +474,10 @@ def test_longer_clip_is_cut_to_its_loudest_second(start: int, tmp_path: Path) ->
     assert data._read(tmp_path, ["a.wav"])[0][0].tolist() == samples[start : start + 16_000].tolist()
 
 
-def test_unreadable_clip_is_named_and_refused_or_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreadable_clip_is_named_and_refused_or_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(data.PROTOCOLS, "v2-35", data.Protocol(V2_WORDS))
     names = [f"{word}/{name}" for word in V2_WORDS for name in named("training", 2)]
     write_clips(tmp_path, names)
     (tmp_path / names[7]).write_bytes(b"RIFF of nothing")

@@ -27,7 +27,7 @@ SMALL = ["--model.hidden_size", "16", "--model.layers", "2", "--data.batch_size"
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
     """All 35 words as tones of their own, four speakers, one noise; in the corpus's layout with its lists."""
-    folder = tmp_path_factory.mktemp("corpus")
+    folder = tmp_path_factory.mktemp("speech_commands")
     random = np.random.default_rng(0)
     moments = np.arange(16_000) / 16_000
     lists: dict[str, list[str]] = {"validation": [], "testing": []}
@@ -205,3 +205,82 @@ def test_interrupted_training_says_how_to_go_on(corpus, tmp_path):
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130
     assert output.splitlines()[-1] == "speechrnn: stopped; type --resume to go on from the last epoch that was complete"
+
+
+def test_results_alone_are_on_stdout(corpus, tmp_path):
+    words = _words(corpus, tmp_path / "run", "--trainer.max_epochs", "1")
+    done = subprocess.run(
+        [sys.executable, "-m", "speechrnn", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'run' / 'model'}\n"), done.stderr
+    assert "epoch 1 of 1: training loss" in done.stderr
+
+
+@pytest.mark.parametrize("changed", [["--model.hidden_size", "24"], ["--seed_everything", "2"], ["--data.batch_size", "4"]])
+def test_a_run_is_not_resumed_as_another(changed, corpus, finished, capsys):
+    kept = (finished / "recipe.yaml").read_bytes()
+    assert main(_words(corpus, finished, "--trainer.max_epochs", "6", "--resume", *changed)) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"was begun with {changed[0].removeprefix('--')} " in error
+    assert (finished / "recipe.yaml").read_bytes() == kept
+
+
+def test_damaged_checkpoint_is_named(corpus, finished, tmp_path, capsys):
+    for name in ("recipe.yaml", "last.ckpt"):
+        (tmp_path / name).write_bytes((finished / name).read_bytes())
+    for size in (0, 30_000):
+        with (tmp_path / "last.ckpt").open("r+b") as file:
+            file.truncate(size)
+        assert main(_words(corpus, tmp_path, "--trainer.max_epochs", "6", "--resume")) == 1
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert "last.ckpt is damaged" in error
+        assert "delete it to begin the run anew" in error
+
+
+def test_full_disk_while_training_keeps_the_checkpoint_before(corpus, finished, tmp_path):
+    """A limit on the size of a file stands for the disk: the kernel refuses the write in both."""
+    for name in ("recipe.yaml", "last.ckpt"):
+        (tmp_path / name).write_bytes((finished / name).read_bytes())
+    kept = (tmp_path / "last.ckpt").read_bytes()
+    words = _words(corpus, tmp_path, "--trainer.max_epochs", "7", "--resume")
+    code = f"""
+import resource, signal, sys
+from speechrnn.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({len(kept) // 2},) * 2)
+sys.exit(main({words!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "cannot be written" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "last.ckpt").read_bytes() == kept
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--data.batch_size", "0"], "batch_size 0"),
+        (["--data.balance", "2"], "balance 2"),
+        (["--seed_everything", "false"], "seed_everything is false"),
+        (["--model.log_floor", "0"], "log_floor is 0"),
+    ],
+)
+def test_impossible_settings_are_one_line(words, said, corpus, capsys):
+    assert main(_words(corpus, Path("nowhere"), "--trainer.fast_dev_run", "1", *words)) == 1
+    assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_accumulated_batches_are_augmented_differently(corpus, monkeypatch):
+    seeds = []
+    monkeypatch.setattr(torch, "manual_seed", lambda seed, real=torch.manual_seed: (seeds.append(seed), real(seed))[1])
+    words = ["--trainer.fast_dev_run", "3", "--trainer.accumulate_grad_batches", "3"]
+    assert main(_words(corpus, Path("nowhere"), *words)) == 0
+    steps = [seed for seed in seeds if seed > 1_000_000]
+    assert len(set(steps)) == len(steps) == 3
