@@ -66,6 +66,9 @@ class Recurrence(nn.RNN):
 
     def reset_parameters(self) -> None:
         """Initial weights, as the class says."""
+        self.bias_hh_l0.requires_grad_(False)
+        if self.weight_hh_l0.is_meta:  # the values are about to be loaded, and a QR on `meta` takes a second to import
+            return
         nn.init.orthogonal_(self.weight_ih_l0)
         if self.activation == "relu":
             nn.init.eye_(self.weight_hh_l0)
@@ -73,7 +76,6 @@ class Recurrence(nn.RNN):
             nn.init.orthogonal_(self.weight_hh_l0)
         nn.init.zeros_(self.bias_ih_l0)
         nn.init.zeros_(self.bias_hh_l0)
-        self.bias_hh_l0.requires_grad_(False)
 
     def forward(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """States (B, T, H) and the last one (B, H), from inputs (B, T, I) and the state before them (B, H)."""

@@ -83,3 +83,7 @@ def test_shipped_folder_is_complete(name):
 
 def test_base_is_shipped():
     assert "base" in shipped_models()
+
+
+def test_second_bias_of_a_loaded_model_is_not_trained(model):
+    assert model.parameter_count == Model(model.config).parameter_count == 233_388
