@@ -259,13 +259,16 @@ def run(recipe: str, overrides: list[str], resume: bool = False) -> Path | None:
     """
     if not Path(recipe).is_file():
         raise FileNotFoundError(f"no recipe {recipe!r}: expected a YAML file such as recipes/quickstart.yaml")
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its advice on loggers and devices
+    log = logging.getLogger("pytorch_lightning")
+    log.setLevel(logging.WARNING)  # its advice on loggers and devices
     # Lightning 2.6 calls what torch 2.11 and jsonargparse 4.49 deprecate, and finds the recipe in the run folder.
     warnings.filterwarnings("ignore", r"\s*(By default only one JsonargparseDeprecationWarning|.* was deprecated in v4\.49)")
     warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec.` is deprecated")
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     cli = _parse(["--config", recipe, *overrides], Path("runs") / Path(recipe).stem)
     trainer: Any = cli.trainer
+    if cli.config["trainer"]["profiler"]:
+        log.setLevel(logging.INFO)  # that is where a profiler's report goes
     folder = Path(trainer.default_root_dir)
     last = folder / "last.ckpt"
     if last.is_file() and not resume and not trainer.fast_dev_run:
@@ -350,7 +353,7 @@ def _finish(cli: _TrainCli, folder: Path, started: datetime.datetime) -> Path:
     trainer: Any = cli.trainer
     training, data = cli.model, cli.datamodule
     best = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=False)
-    hardware = torch.cuda.get_device_name() if training.device.type == "cuda" else f"{platform.machine()} CPU"
+    hardware = torch.cuda.get_device_name() if trainer.strategy.root_device.type == "cuda" else f"{platform.machine()} CPU"
     training.load_state_dict(best["state_dict"])
     model = training.model.cpu()
     report = evaluate_clips(model, data.clips["validation"], data.protocol, "validation")

@@ -192,6 +192,12 @@ def test_every_recipe_is_25_to_40_lines(recipe):
     assert 25 <= len(recipe.read_text().splitlines()) <= 40
 
 
+def test_profiler_reports_where_the_time_goes(corpus, tmp_path, caplog):
+    assert main(_words(corpus, tmp_path / "run", "--trainer.max_epochs", "1", "--trainer.profiler", "simple")) == 0
+    for part in ("augmentation", "features", "network"):
+        assert f"|  {part} " in caplog.text
+
+
 def test_relu_trains_too(corpus):
     assert main(_words(corpus, Path("nowhere"), "--model.activation", "relu", "--trainer.fast_dev_run", "2")) == 0
 
