@@ -111,15 +111,19 @@ def classify(options: argparse.Namespace) -> int:
         paths += found
     answers: list[dict[str, Any]] = []
     waiting: list[tuple[str | Path, np.ndarray, list[str]]] = []
+    samples = 0  # of those that wait
     for path in paths:
         notes: list[str] = []
         try:
-            waiting.append((path, read_wave(sys.stdin.buffer if path == "-" else path, notes), notes))
+            wave = read_wave(sys.stdin.buffer if path == "-" else path, notes)
         except AudioError as error:
             status = _fail(_one_line(error))
-        if sum(len(wave) for _, wave, _ in waiting) >= SECONDS_AT_ONCE * SAMPLE_RATE:
+            continue
+        waiting.append((path, wave, notes))
+        samples += len(wave)
+        if samples >= SECONDS_AT_ONCE * SAMPLE_RATE:
             answers += _answer(model, waiting, options)
-            waiting = []
+            waiting, samples = [], 0
     answers += _answer(model, waiting, options)
     if options.json:
         print(json.dumps(answers, indent=2))

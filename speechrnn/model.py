@@ -256,13 +256,14 @@ class Model(nn.Module):
         """Probabilities (B, C) of the window in which a word is surest, in waves (B, N); they are heard part by part."""
         window = self.config.window_steps
         words = [label in self.config.words for label in self.config.labels]
-        state, best = None, waves.new_zeros(len(waves), 0, len(words))
-        recent = best
-        for part in torch.split(waves.to(self.input.weight.device), BATCH * CLIP_SAMPLES, 1):
+        waves = waves.to(self.input.weight.device)
+        state = None
+        best = recent = waves.new_zeros(len(waves), 0, len(words))
+        for part in torch.split(waves, BATCH * CLIP_SAMPLES, 1):
             logits, state = self(part, state)
-            recent = torch.cat((recent.to(logits), logits), 1)
+            recent = torch.cat((recent, logits), 1)
             if recent.shape[1] >= window:
-                candidates = torch.cat((best.to(logits), pool(recent, window).softmax(-1)), 1)
+                candidates = torch.cat((best, pool(recent, window).softmax(-1)), 1)
                 surest = candidates[..., words].amax(-1).argmax(1)
                 best = candidates[torch.arange(len(waves)), surest].unsqueeze(1)
                 recent = recent[:, recent.shape[1] - window + 1 :]

@@ -125,15 +125,13 @@ class Detector:
         weight = float(window.mean(-1).logsumexp(0))
         if self._heard is not None and self._heard.label == self.labels[best]:
             if weight <= self._weight:
-                start, end = self._heard.start, self._heard.end
+                start, end, weight = self._heard.start, self._heard.end, self._weight
             score = max(score, self._heard.score)
         elif start < self._free:  # the end of a word as it leaves the window, not a word of its own
             return
         else:
             yield from self.finish()
-            self._weight = weight
-        self._weight = max(weight, self._weight)
-        self._free = end
+        self._weight, self._free = weight, end
         self._heard = Detection(start, end, self.labels[best], score)
 
     def _span(self, window: Tensor) -> tuple[float, float]:

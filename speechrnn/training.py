@@ -79,9 +79,10 @@ class Training(LightningModule):
 
     def on_fit_start(self) -> None:
         """Take mean and deviation of the features from the training split, unless a checkpoint brought them."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        trainer: Any = self.trainer
+        data = trainer.datamodule
         self.noise = data.noise.to(self.device).float() / 32768
-        if self.trainer.ckpt_path is None:
+        if trainer.ckpt_path is None:
             set_feature_statistics(self.model, data.clips["training"].waves)
 
     def on_train_epoch_start(self) -> None:
@@ -271,7 +272,8 @@ def run(recipe: str, overrides: list[str], resume: bool = False) -> Path | None:
         log.setLevel(logging.INFO)  # that is where a profiler's report goes
     folder = Path(trainer.default_root_dir)
     last = folder / "last.ckpt"
-    if last.is_file() and not resume and not trainer.fast_dev_run:
+    begun = last.is_file() and not trainer.fast_dev_run
+    if begun and not resume:
         raise FileExistsError(
             f"{folder} holds a run: type --resume to go on with it, or --trainer.default_root_dir runs/OTHER for a new one"
         )
@@ -279,13 +281,12 @@ def run(recipe: str, overrides: list[str], resume: bool = False) -> Path | None:
         raise ValueError("seed_everything is false: expected a number, for a run that can be repeated and resumed")
     if not trainer.fast_dev_run:
         text = cli.parser.dump(cli.config, skip_unset=True)
-        if last.is_file():
+        if begun:
             _require_same_recipe(text, folder)
         _write_recipe(text, folder)
     started = datetime.datetime.now(datetime.UTC)
-    checkpoint_path = last if last.is_file() and not trainer.fast_dev_run else None
     try:
-        trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint_path, weights_only=False)
+        trainer.fit(cli.model, cli.datamodule, ckpt_path=last if begun else None, weights_only=False)
     except SystemExit:  # Lightning's answer to an interrupt from the keyboard
         raise KeyboardInterrupt("type --resume to go on from the last epoch that was complete") from None
     if trainer.fast_dev_run or trainer.global_rank:

@@ -49,7 +49,7 @@ def written(path: Path, samples: np.ndarray, rate: int = SAMPLE_RATE, kind: tupl
 
 def error_of(source: object) -> str:
     with pytest.raises(AudioError) as info:
-        read_wave(source)  # type: ignore[arg-type]
+        read_wave(source)
     message = str(info.value)
     assert "\n" not in message
     return message

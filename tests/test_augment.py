@@ -39,7 +39,7 @@ def test_zeros_change_nothing() -> None:
 @pytest.mark.parametrize("sizes", [{"time_mask_frames": 0, "mel_mask_bands": 0}, {"time_masks": 0, "mel_masks": 0}])
 def test_masks_of_no_size_or_number_change_nothing(sizes: dict[str, int]) -> None:
     log_mel = random(5, 98, 40)
-    torch.testing.assert_close(replace(Augmentation(), **sizes).log_mel(log_mel), log_mel)  # type: ignore[arg-type]
+    torch.testing.assert_close(replace(Augmentation(), **sizes).log_mel(log_mel), log_mel)
 
 
 def test_input_is_left_as_it_was() -> None:
@@ -130,7 +130,7 @@ def test_digital_silence_stays_finite(quiet: str) -> None:
 def test_masks_are_no_more_and_no_larger_than_said(axis: int, masks: int, size: int) -> None:
     names = ("time_masks", "time_mask_frames") if axis == 1 else ("mel_masks", "mel_mask_bands")
     log_mel = random(400, 98, 40) + 7
-    masked = replace(NOTHING, **{names[0]: masks, names[1]: size}).log_mel(log_mel)  # type: ignore[arg-type]
+    masked = replace(NOTHING, **{names[0]: masks, names[1]: size}).log_mel(log_mel)
     assert masked.shape == log_mel.shape
     changed = ~torch.isclose(masked, log_mel, atol=1e-4).all(3 - axis)
     runs = [stretches(row) for row in changed]

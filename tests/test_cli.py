@@ -36,7 +36,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
         try:
             status = cli.main([str(word) for word in words])
         except SystemExit as stop:
-            status = stop.code  # type: ignore[assignment]
+            status = stop.code
         return status, *capsys.readouterr()
 
     return run

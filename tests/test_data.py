@@ -244,7 +244,7 @@ def test_unknown_names_are_refused_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no protocol 'v3': expected one of v1-12, v2-12, v1-30, v2-35, own"):
         load_split(tmp_path, "v3", "training")
     with pytest.raises(ValueError, match="no split 'test': expected one of training, validation, testing"):
-        load_split(tmp_path, "v2-12", "test")  # type: ignore[arg-type]
+        load_split(tmp_path, "v2-12", "test")
     with pytest.raises(FileNotFoundError, match="speechrnn download"):
         load_split(tmp_path / "none", "v2-12", "training")
 
@@ -570,7 +570,7 @@ def test_batches_without_weights_have_each_clip_once_in_order(clips: int, batch_
 
 
 def module_with(clips: Clips, **settings: float) -> SpeechCommands:
-    module = SpeechCommands("nowhere", "v2-12", **settings)  # type: ignore[arg-type]
+    module = SpeechCommands("nowhere", "v2-12", **settings)
     module.clips = {"training": clips, "validation": clips}
     return module
 
@@ -618,7 +618,7 @@ def test_training_epoch_has_as_many_draws_as_the_protocols_split() -> None:
 def test_embedded_corpus_trains_with_all_twelve_labels(synthetic: SpeechCommands) -> None:
     assert synthetic.labels == REST_LABELS
     for split, each in (("training", 84), ("validation", 18)):
-        clips = synthetic.clips[split]  # type: ignore[index]
+        clips = synthetic.clips[split]
         heard = Counter(clips.labels[target] for target in clips.targets.tolist())
         assert set(heard) == set(REST_LABELS)
         assert {heard[word] for word in TEN_WORDS} == {each}
@@ -645,7 +645,7 @@ def test_training_batches_follow_the_run_seed_and_the_epoch(synthetic: SpeechCom
     def targets(seed: int, epoch: int) -> list[int]:
         monkeypatch.setenv("PL_GLOBAL_SEED", str(seed))
         loader = synthetic.train_dataloader()
-        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        loader.sampler.set_epoch(epoch)
         return next(iter(loader))[1].tolist()
 
     assert targets(1, 0) == targets(1, 0)

@@ -115,10 +115,10 @@ def refuse(status: int, **headers: object) -> Answer:
 def server() -> Iterator[Server]:
     handler = type("ThisHandler", (Handler,), {})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http_server:
-        handler.state = Server(f"http://127.0.0.1:{http_server.server_port}")  # type: ignore[attr-defined]
+        handler.state = Server(f"http://127.0.0.1:{http_server.server_port}")
         thread = Thread(target=http_server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield handler.state  # type: ignore[attr-defined]
+        yield handler.state
         http_server.shutdown()
         thread.join()
 

@@ -124,7 +124,7 @@ def test_every_clip_is_counted_once(batch: int, batches: list[int], monkeypatch:
     labels = ("yes", "no", "up")
     pairs = [("yes", "yes")] * 4 + [("yes", "up")] * 2 + [("no", "no")] * 3 + [("no", "yes"), ("up", "no")]
     model = Parrot(labels, labels)
-    report = evaluate_clips(model, clips_with(labels, pairs), "own", "testing")  # type: ignore[arg-type]
+    report = evaluate_clips(model, clips_with(labels, pairs), "own", "testing")
     assert model.batches == batches
     assert report.confusion.tolist() == [[4, 0, 2], [1, 3, 0], [0, 1, 0]]
     assert (report.labels, report.protocol, report.split) == (labels, "own", "testing")
@@ -134,7 +134,7 @@ def test_labels_of_the_model_in_another_order_give_the_same_counts() -> None:
     labels = ("yes", "no", "up")
     clips = clips_with(labels, [("yes", "yes"), ("yes", "no"), ("no", "no"), ("up", "yes"), ("up", "yes")])
     order = ("down", "up", "yes", "no")  # and with one more
-    report = evaluate_clips(Parrot(order, labels), clips, "own", "testing")  # type: ignore[arg-type]
+    report = evaluate_clips(Parrot(order, labels), clips, "own", "testing")
     assert report.labels == order
     assert report.confusion.tolist() == [[0, 0, 0, 0], [0, 0, 2, 0], [0, 0, 1, 1], [0, 0, 0, 1]]
     assert report.mean_accuracy == pytest.approx((1 / 2 + 1 + 0) / 3)
@@ -143,7 +143,7 @@ def test_labels_of_the_model_in_another_order_give_the_same_counts() -> None:
 def test_label_that_the_model_lacks_is_named() -> None:
     clips = clips_with(("yes", "no", "up"), [("yes", "yes")])
     with pytest.raises(ValueError, match="the model has no label no, up: it knows down, yes; take the protocol"):
-        evaluate_clips(Parrot(("down", "yes"), ("yes",)), clips, "own", "testing")  # type: ignore[arg-type]
+        evaluate_clips(Parrot(("down", "yes"), ("yes",)), clips, "own", "testing")
 
 
 def test_counts_are_the_answers_of_classify(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
