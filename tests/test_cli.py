@@ -550,7 +550,11 @@ def test_interrupted_command_ends_with_status_130_and_one_line(model_folder: Pat
     fifo = tmp_path / "pipe.wav"
     os.mkfifo(fifo)
     process = subprocess.Popen(
-        command("classify", "--model", model_folder, fifo), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command("classify", "--model", model_folder, fifo),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it, and so would this
     )
     with fifo.open("wb"):  # waits until the command opens its end
         process.send_signal(signal.SIGINT)
