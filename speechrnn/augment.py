@@ -1,7 +1,8 @@
-"""Augmentation of whole batches on the training device: time shift, gain, background noise, masks on the mel frames.
+"""Augmentation of whole batches on the training device, on log mel frames: shift, noise, gain, masks, and made-up words.
 
-In: waves (B, N) float, or log mel frames (B, T, M). Out: the same shapes. All draws come from torch's global generator of the
-device, which training seeds anew each epoch. It does not know labels or models.
+In: log mel frames (B, T, M) of recorded clips. Out: the same shape. The powers of two sounds add (in the mean their cross term is
+zero), so frames are computed once and noise is mixed into their bands, not into waves: a training step needs no FFT. All
+draws come from torch's global generator of the device, which training seeds anew each step. It does not know models.
 """
 
 from dataclasses import dataclass
@@ -10,15 +11,14 @@ import torch
 from torch import Tensor
 from torchaudio.functional import mask_along_axis_iid
 
-from speechrnn.audio import SAMPLE_RATE
-
 
 @dataclass(frozen=True)
 class Augmentation:
     """How much a training clip may differ from the recorded one; zeros change nothing.
 
     Args:
-        shift_ms: largest shift in time to either side, ms; silence fills the gap (100 in kws_streaming and BC-ResNet).
+        shift_frames: largest shift in time to either side, frames; silence fills the gap (10 frames are the 100 ms of
+            kws_streaming and BC-ResNet).
         gain_db: largest change of level to either side, dB.
         noise_probability: share of clips that get background noise (0.8 in the same recipes).
         snr_low_db: smallest ratio of the clip's energy to the noise's, dB.
@@ -27,34 +27,67 @@ class Augmentation:
         time_mask_frames: largest length of such a stretch, frames.
         mel_masks: groups of neighbouring mel bands masked in each clip.
         mel_mask_bands: largest width of such a group, bands.
+        strange: share of the unknown clips that are made into words nobody said, see `make_strange`.
     """
 
-    shift_ms: float = 100.0
+    shift_frames: int = 10
     gain_db: float = 10.0
     noise_probability: float = 0.8
-    snr_low_db: float = 0.0
-    snr_high_db: float = 30.0
-    time_masks: int = 2
+    snr_low_db: float = 5.0
+    snr_high_db: float = 40.0
+    time_masks: int = 0
     time_mask_frames: int = 10
-    mel_masks: int = 2
+    mel_masks: int = 0
     mel_mask_bands: int = 5
+    strange: float = 0.0
 
-    def wave(self, wave: Tensor, noise: Tensor) -> Tensor:
-        """Shift, add noise from random places of `noise` (M,) float, change the level: (B, N) to (B, N)."""
-        batch, samples = wave.shape
-        reach = round(self.shift_ms * SAMPLE_RATE / 1000)
-        if reach:
-            wave = _windows(torch.nn.functional.pad(wave, (reach, reach)), samples, 2 * reach + 1)
-        if len(noise) >= samples and self.noise_probability:
-            start = torch.randint(len(noise) - samples + 1, (batch,), device=wave.device)
-            background = noise.unfold(0, samples, 1)[start]
-            snr_db = _uniform(batch, self.snr_low_db, self.snr_high_db, wave.device)
-            ratio = _level(wave) / _level(background).clamp(min=1e-5) * 10 ** (-snr_db / 20)
-            wave = wave + background * ratio * (torch.rand_like(ratio) < self.noise_probability)
-        return wave * 10 ** (_uniform(batch, -self.gain_db, self.gain_db, wave.device) / 20)
+    def __call__(self, log_mel: Tensor, noise: Tensor, log_floor: float) -> Tensor:
+        """Shift, add noise, change the level, mask.
 
-    def log_mel(self, log_mel: Tensor) -> Tensor:
+        Args:
+            log_mel: (B, T, M) log(power + log_floor).
+            noise: (K, M) the same of background noise, K >= T; places in it are drawn.
+            log_floor: of the features.
+        """
+        power = _power(log_mel, log_floor)
+        if self.shift_frames:
+            power = _shift(power, self.shift_frames)
+        if len(noise) >= power.shape[1] and self.noise_probability:
+            start = torch.randint(len(noise) - power.shape[1] + 1, (len(power), 1), device=power.device)
+            background = _power(noise[start + torch.arange(power.shape[1], device=power.device)], log_floor)
+            snr_db = _uniform(len(power), self.snr_low_db, self.snr_high_db, power.device)
+            ratio = _level(power) / _level(background).clamp(min=1e-9) * 10 ** (-snr_db / 10)
+            power = power + background * ratio * (torch.rand_like(ratio) < self.noise_probability)
+        gain = 10 ** (_uniform(len(power), -self.gain_db, self.gain_db, power.device) / 10)
+        return self._mask(torch.log(power * gain + log_floor))
+
+    def make_strange(self, log_mel: Tensor, unknown: Tensor) -> Tensor:
+        """Make words that nobody said out of unknown ones, since in use unknown is any word at all, not the corpus's twenty-five.
+
+        A third is played backwards, a third goes on as another unknown word from somewhere in the middle, a third has another
+        unknown word spoken over it. Commands are left alone: pieces of them are too often commands ("go" and "no" end alike).
+
+        Args:
+            log_mel: (B, T, M).
+            unknown: (B,) bool, which clips are unknown words.
+        """
+        places = unknown.nonzero()[:, 0]
+        chosen = places[torch.rand(len(places), device=places.device) < self.strange]
+        if not len(chosen):
+            return log_mel
+        word = log_mel[chosen]
+        other = log_mel[places[torch.randint(len(places), (len(chosen),), device=places.device)]]
+        batch, frames, _ = word.shape
+        cut = torch.randint(frames // 3, 2 * frames // 3, (batch, 1, 1), device=word.device)
+        spliced = torch.where(torch.arange(frames, device=word.device)[:, None] < cut, word, other)
+        kinds = torch.stack((word.flip(1), spliced, torch.logaddexp(word, other)))
+        kind = torch.randint(len(kinds), (batch,), device=word.device)
+        return log_mel.index_copy(0, chosen, kinds[kind, torch.arange(batch, device=word.device)])
+
+    def _mask(self, log_mel: Tensor) -> Tensor:
         """Put masked frames and bands at the clip's mean: (B, T, M) to (B, T, M)."""
+        if not self.time_masks and not self.mel_masks:
+            return log_mel
         mean = log_mel.mean((1, 2), keepdim=True)
         masked = (log_mel - mean).unsqueeze(1)
         for axis, masks, size in (
@@ -66,15 +99,21 @@ class Augmentation:
         return masked.squeeze(1) + mean
 
 
-def _windows(wave: Tensor, size: int, places: int) -> Tensor:
-    """A window of `size` samples at a random place of each row."""
-    start = torch.randint(places, (len(wave),), device=wave.device)
-    return wave.unfold(1, size, 1)[torch.arange(len(wave), device=wave.device), start]
+def _power(log_mel: Tensor, log_floor: float) -> Tensor:
+    return (log_mel.exp() - log_floor).clamp(min=0)
+
+
+def _shift(power: Tensor, reach: int) -> Tensor:
+    """Move each clip (B, T, M) by a random number of frames up to `reach` to either side."""
+    batch, frames, _ = power.shape
+    source = torch.arange(frames, device=power.device) + torch.randint(-reach, reach + 1, (batch, 1), device=power.device)
+    moved = power[torch.arange(batch, device=power.device)[:, None], source.clamp(0, frames - 1)]
+    return moved * ((source >= 0) & (source < frames)).unsqueeze(-1)
 
 
 def _uniform(batch: int, low: float, high: float, device: torch.device) -> Tensor:
-    return torch.empty(batch, 1, device=device).uniform_(low, high)
+    return torch.empty(batch, 1, 1, device=device).uniform_(low, high)
 
 
-def _level(wave: Tensor) -> Tensor:
-    return wave.square().mean(1, keepdim=True).sqrt()
+def _level(power: Tensor) -> Tensor:
+    return power.mean((1, 2), keepdim=True)

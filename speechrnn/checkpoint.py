@@ -20,7 +20,7 @@ from safetensors.torch import save as save_tensors
 
 from speechrnn.model import Model, ModelConfig
 
-FORMAT = 1  # raised when a folder written before can no longer be read
+FORMAT = 2  # raised when a folder written before can no longer be read
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 SHIPPED = Path(__file__).with_name("weights")
 DEFAULT = "base"

@@ -76,20 +76,33 @@ def evaluate(options: argparse.Namespace) -> int:
     import torch
 
     from speechrnn import checkpoint, plots
-    from speechrnn.data import load_split
-    from speechrnn.evaluation import evaluate_clips
+    from speechrnn.data import load_noise, load_noises, load_split
+    from speechrnn.evaluation import evaluate_clips, evaluate_conditions, evaluate_stream
 
     folder = checkpoint.model_folder(options.model)
     model = checkpoint.load(folder).to("cuda" if torch.cuda.is_available() else "cpu")
     protocol = options.protocol or checkpoint.read_config(folder)["scores"].get("validation", {}).get("protocol", "v2-12")
     clips = load_split(options.data, protocol, options.split, seed=options.draw_seed, allow_partial=options.allow_partial)
     report = evaluate_clips(model, clips, protocol, options.split)
-    print(json.dumps(report.to_dict(), indent=2) if options.json else f"{report.summary()}\n\n{report.table()}")
+    found = report.to_dict()
+    said = [report.summary()]
+    if options.streamed:
+        stream = evaluate_stream(model, clips, load_noise(options.data, options.split), protocol, options.split)
+        found["stream"] = stream.to_dict()
+        said.append(stream.summary())
+    said.append(f"\n{report.table()}")
+    if options.conditions:
+        rates = evaluate_conditions(model, clips, load_noises(options.data, options.split))
+        found["conditions"] = rates
+        said += ["", "| condition | right |", "|---|--:|", *(f"| {name} | {rate:.1%} |" for name, rate in rates.items())]
+    print(json.dumps(found, indent=2) if options.json else "\n".join(said))
     if options.report:
         picture = plots.confusion(report, f"{report.protocol} {report.split}: {report.accuracy:.1%}")
         try:
             plots.save(picture, options.report / "confusion.png")
-            (options.report / "report.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+            beside = options.report / "report.json.part"
+            beside.write_text(json.dumps(found, indent=2) + "\n")
+            os.replace(beside, options.report / "report.json")
         except OSError as error:
             raise OSError(error.errno, error.strerror, error.filename or str(options.report)) from error  # a full disk's has none
         print(f"written: {options.report / 'confusion.png'}, {options.report / 'report.json'}", file=sys.stderr)
@@ -175,9 +188,11 @@ def transcribe(options: argparse.Namespace) -> int:
 
 
 def info(options: argparse.Namespace) -> int:
-    """Describe a model."""
+    """Describe a model, or list the shipped ones."""
     from speechrnn import checkpoint
 
+    if options.model is None:
+        return _list_models(options.json)
     folder = checkpoint.model_folder(options.model)
     config = checkpoint.read_config(folder)
     model = checkpoint.load(folder)
@@ -198,11 +213,27 @@ def info(options: argparse.Namespace) -> int:
     }
     for split, score in config["scores"].items():
         rows[split] = (
-            f"{score['accuracy']:.2%} of {score['clips']:,} clips, mean over classes {score['mean_accuracy']:.2%}, "
-            f"{score['protocol']}"
+            f"{score['accuracy']:.2%} of {score['clips']:,} clips{' in one stream' if score['streamed'] else ''}, "
+            f"mean over classes {score['mean_accuracy']:.2%}, {score['protocol']}"
         )
     for name, value in rows.items():
         print(name, value, sep="\t")
+    return 0
+
+
+def _list_models(as_json: bool) -> int:
+    """The shipped models, one a line: name, parameters, labels, and what each reached on its validation split."""
+    from speechrnn import checkpoint
+
+    models = {name: checkpoint.read_config(checkpoint.model_folder(name)) for name in checkpoint.shipped_models()}
+    sizes = {name: checkpoint.load(name).parameter_count for name in models}
+    if as_json:
+        print(json.dumps({name: {**config, "parameters": sizes[name]} for name, config in models.items()}, indent=2))
+        return 0
+    for name in sorted(models, key=sizes.__getitem__, reverse=True):
+        score = models[name]["scores"]["validation"]
+        labels = f"{len(models[name]['model']['labels'])} labels"
+        print(name, f"{sizes[name]:,} parameters", labels, f"{score['accuracy']:.2%} of {score['protocol']} validation", sep="\t")
     return 0
 
 
@@ -260,6 +291,12 @@ def _parser() -> argparse.ArgumentParser:
         "--draw-seed", type=int, default=0, metavar="N", help="of the draws of unknown and silence clips (default: 0)"
     )
     this.add_argument("--allow-partial", action="store_true", help="go on where clips of the official split are missing")
+    this.add_argument("--streamed", action="store_true", help="hear all clips in one stream too, with background between them")
+    this.add_argument(
+        "--conditions",
+        action="store_true",
+        help="also in noise, quiet, loud, by telephone, cut off, long; and all kinds of silence",
+    )
     this.add_argument("--report", type=Path, metavar="FOLDER", help="write confusion.png and report.json there")
     this.add_argument("--json", action="store_true", help="print the report as JSON")
 
@@ -281,12 +318,12 @@ def _parser() -> argparse.ArgumentParser:
     this.add_argument("--json", action="store_true", help="print a JSON list")
     this.add_argument("-v", "--verbose", action="store_true", help="say whether the file was resampled or mixed down")
 
-    this = add(info, "describe a model: labels, size, features, training, scores")
+    this = add(info, "list the shipped models, or describe one: labels, size, features, training, scores")
     this.add_argument(
         "model",
         nargs="?",
         metavar="MODEL",
-        help="shipped model, or folder of a trained one (default: the shipped `base`)",
+        help="shipped model, or folder of a trained one (default: a list of the shipped ones)",
     )
     this.add_argument("--json", action="store_true", help="print everything the model folder says, as JSON")
     return parser

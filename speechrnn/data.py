@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from pytorch_lightning import LightningDataModule
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, TensorDataset
 
 from speechrnn.audio import AudioError, find_audio, read_wave
 from speechrnn.model import CLIP_SAMPLES
@@ -171,17 +171,22 @@ def load_split(folder: str | Path, protocol: str, split: Split, *, seed: int = 0
     return Clips(torch.cat((waves, silence)) if len(silence) else waves, targets, names, labels)
 
 
-def load_noise(folder: str | Path, split: Split) -> Tensor:
-    """The background noises' part (n,) int16 that belongs to a split; empty where the folder has none.
+def load_noises(folder: str | Path, split: Split) -> dict[str, Tensor]:
+    """Of each background noise the part (n,) int16 that belongs to a split; none where the folder has none.
 
     Each noise is cut into 80, 10 and 10 % of its length, so splits share no silence.
     """
     start, end = NOISE_PARTS[split]
-    parts = [torch.empty(0, dtype=torch.int16)]
+    parts = {}
     for path in find_audio([Path(folder) / NOISE]) if (Path(folder) / NOISE).is_dir() else []:
         wave = _to_int16(read_wave(path))
-        parts.append(torch.from_numpy(wave[round(start * len(wave)) : round(end * len(wave))]))
-    return torch.cat(parts)
+        parts[path.stem] = torch.from_numpy(wave[round(start * len(wave)) : round(end * len(wave))])
+    return parts
+
+
+def load_noise(folder: str | Path, split: Split) -> Tensor:
+    """The background noises' parts of a split, one behind the other (n,) int16."""
+    return torch.cat([torch.empty(0, dtype=torch.int16), *load_noises(folder, split).values()])
 
 
 def progress(items: Sequence[T], doing: str) -> Iterable[T]:
@@ -418,11 +423,15 @@ class SpeechCommands(LightningDataModule):
             self.noise = load_noise(self.folder, "training")
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """Clips drawn by `weights`, with replacement: an epoch has as many as the words have, and a tenth for each rest."""
+        """Indices and targets of clips drawn by `weights`, with replacement.
+
+        An epoch has as many clips as the words have, and a tenth of that for each of unknown and silence.
+        """
         clips = self.clips["training"]
         words = sum(clips.labels[target] not in self.shares for target in clips.targets.tolist())
         rest = sum(label in self.shares for label in clips.labels)
-        return self._loader(clips, self.weights(clips), words + rest * math.ceil(REST_SHARE * words))
+        indices = TensorDataset(torch.arange(len(clips)), clips.targets)
+        return self._loader(indices, self.weights(clips), words + rest * math.ceil(REST_SHARE * words))
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """Every clip of the validation split once."""
@@ -441,7 +450,7 @@ class SpeechCommands(LightningDataModule):
             weights[members] *= share / weights[members].sum()
         return weights
 
-    def _loader(self, clips: Clips, weights: Tensor | None, draws: int) -> DataLoader[tuple[Tensor, Tensor]]:
+    def _loader(self, clips: Dataset[Any], weights: Tensor | None, draws: int) -> DataLoader[tuple[Tensor, Tensor]]:
         trainer = self.trainer
         rank, ranks = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         batches = Batches(weights, draws, self.batch_size, global_seed(), rank, ranks)

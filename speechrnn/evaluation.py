@@ -1,20 +1,25 @@
-"""How good a model is: its answers on the clips of a split, counted.
+"""How good a model is: its answers on the clips of a split, counted: each alone, all in one stream, and under hard conditions.
 
 In: a model and labelled clips (data). Out: a `Report` of plain numbers. It does not know how to draw them (plots).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from speechrnn.data import Clips, progress
-from speechrnn.model import Model, pool
+from speechrnn.audio import SAMPLE_RATE
+from speechrnn.data import SILENCE, Clips, progress
+from speechrnn.model import CLIP_SAMPLES, Model, pool
+from speechrnn.stream import Stream
 
 BATCH = 256
+SHORT_SAMPLES = 4_800  # 0.3 s
+SILENCES = 200  # cuts of a noise alone
 
 
 @dataclass(frozen=True)
@@ -26,12 +31,14 @@ class Report:
         confusion: (C, C) int; how often clips of the row's label were heard as the column's.
         protocol: which clips have which label.
         split: training, validation or testing.
+        streamed: whether the clips were heard in one stream; else each alone, from silence.
     """
 
     labels: tuple[str, ...]
     confusion: np.ndarray
     protocol: str
     split: str
+    streamed: bool = False
 
     @property
     def clips(self) -> int:
@@ -79,6 +86,7 @@ class Report:
         return {
             "protocol": self.protocol,
             "split": self.split,
+            "streamed": self.streamed,
             "clips": self.clips,
             "correct": self.correct,
             "accuracy": self.accuracy,
@@ -94,7 +102,7 @@ class Report:
         low, high = self.interval
         return (
             f"accuracy {self.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), mean over classes {self.mean_accuracy:.2%}, "
-            f"{self.correct:,} of {self.clips:,} clips, {self.protocol} {self.split}"
+            f"{self.correct:,} of {self.clips:,} clips{' in one stream' if self.streamed else ''}, {self.protocol} {self.split}"
         )
 
     def table(self) -> str:
@@ -131,21 +139,138 @@ def evaluate_clips(model: Model, clips: Clips, protocol: str, split: str) -> Rep
     Raises:
         ValueError: if the model does not know a label of the clips.
     """
+    index = _label_index(model, clips)
+    model.eval()
+    device = model.input.weight.device
+    answers = [
+        pool(model(waves.to(device).float() / 32768)[0]).argmax(-1).cpu()
+        for waves in progress(torch.split(clips.waves, BATCH), "evaluating")
+    ]
+    return _count(model, index[clips.targets], torch.cat(answers), protocol, split)
+
+
+@torch.inference_mode()
+def evaluate_stream(model: Model, clips: Clips, noise: Tensor, protocol: str, split: str, seed: int = 0) -> Report:
+    """Let a model hear all clips as one recording, in a seeded order with background between them; its state is never reset.
+
+    The answer for a clip is that of the pooled window which ends with it, the window that `Detector` slides along.
+
+    Args:
+        model: the recogniser; it is put into evaluation mode.
+        clips: labelled clips, with the model's labels in any order.
+        noise: (n,) int16 background to lie between the clips; digital silence where it is shorter than a second.
+        protocol: for the report.
+        split: for the report.
+        seed: of the order and of the background's places, lengths (0.1 to 1 s) and levels (-40 to 0 dB).
+    """
+    index = _label_index(model, clips)
+    model.eval()
+    random = np.random.default_rng(seed)
+    if len(noise) < CLIP_SAMPLES:
+        noise = torch.zeros(CLIP_SAMPLES, dtype=torch.int16)
+    order = random.permutation(len(clips))
+    stream, window = Stream(model), model.config.window_steps
+    recent = torch.empty(0, len(model.config.labels), device=model.input.weight.device)
+    answers = []
+    for place in progress(order.tolist(), "streaming"):
+        length = int(random.integers(CLIP_SAMPLES // 10, CLIP_SAMPLES))
+        start = int(random.integers(0, len(noise) - length + 1))
+        between = noise[start : start + length].float() * 10 ** (random.uniform(-40, 0) / 20)
+        recent = torch.cat((recent, stream.push(torch.cat((between, clips.waves[place].float())) / 32768)))[-window:]
+        answers.append(pool(recent.unsqueeze(0)).argmax(-1).cpu())
+    return _count(model, index[clips.targets[order]], torch.cat(answers), protocol, split, streamed=True)
+
+
+@torch.inference_mode()
+def evaluate_conditions(model: Model, clips: Clips, noises: dict[str, Tensor], seed: int = 0) -> dict[str, float]:
+    """Accuracy under conditions as they are in use, each on every clip of a word of the model, or on silence.
+
+    Args:
+        model: the recogniser; it is put into evaluation mode.
+        clips: labelled clips; those that are no words are left out.
+        noises: (n,) int16 of each background noise, by name.
+        seed: of the places in the noises.
+
+    Returns:
+        The share of right answers by condition: words as recorded; in each noise at 20, 10, 5 and 0 dB; quiet, loud, through a
+        telephone, at either edge of the second, in short and in long files; and silence: digital zero and each noise alone at its
+        level, and 20 and 40 dB below.
+    """
+    index = _label_index(model, clips)
+    model.eval()
+    labels = model.config.labels
+    generator = torch.Generator().manual_seed(seed)
+    spoken = torch.tensor([labels[label] in model.config.words for label in index[clips.targets].tolist()])
+    words, truth = clips.waves[spoken].float() / 32768, index[clips.targets[spoken]]
+
+    def right(waves: Sequence[Tensor] | Tensor, truth: Tensor) -> float:
+        answers = model.classify_waves([wave.numpy() for wave in waves])
+        return float(np.mean([labels.index(a.label) == t for a, t in zip(answers, truth.tolist(), strict=True)]))
+
+    def cuts(noise: Tensor, count: int) -> Tensor:
+        starts = torch.randint(len(noise) - CLIP_SAMPLES + 1, (count,), generator=generator)
+        return noise.unfold(0, CLIP_SAMPLES, 1)[starts].float() / 32768
+
+    rates = {"as recorded": right(words, truth)}
+    long_enough = {name: noise for name, noise in noises.items() if len(noise) >= CLIP_SAMPLES}
+    for name, noise in progress(list(long_enough.items()), "noises"):
+        background = cuts(noise, len(words))
+        background *= _rms(words) / _rms(background).clamp(min=1e-6)
+        for snr_db in (20, 10, 5, 0):
+            rates[f"{name}, {snr_db} dB"] = right(words + background * 10 ** (-snr_db / 20), truth)
+    rates["30 dB quieter"] = right(words * 10 ** (-30 / 20), truth)
+    rates["20 dB louder, clipped"] = right((words * 10).clamp(-1, 1), truth)
+    rates["telephone, 300 to 3,400 Hz at 8 kHz"] = right(_telephone(words), truth)
+    spans = [_span(word) for word in words]
+    starting = [torch.nn.functional.pad(word[start:], (0, start)) for word, (start, _) in zip(words, spans, strict=True)]
+    ending = [torch.nn.functional.pad(word[:end], (len(word) - end, 0)) for word, (_, end) in zip(words, spans, strict=True)]
+    rates["word begins with the file"] = right(starting, truth)
+    rates["word ends with the file"] = right(ending, truth)
+    loudest = [int(word.square().unfold(0, SHORT_SAMPLES, 160).sum(-1).argmax()) * 160 for word in words]
+    rates["the loudest 0.3 s as a file"] = right([w[i : i + SHORT_SAMPLES] for w, i in zip(words, loudest, strict=True)], truth)
+    rates["in 3 s of silence"] = right(torch.nn.functional.pad(words, (CLIP_SAMPLES, CLIP_SAMPLES)), truth)
+    if SILENCE in labels:
+        silence = torch.full((SILENCES,), labels.index(SILENCE))
+        rates["digital zero"] = right(torch.zeros(1, CLIP_SAMPLES), silence[:1])
+        for name, noise in long_enough.items():
+            alone = cuts(noise, SILENCES)
+            for level_db in (0, -20, -40):
+                rates[f"{name} alone, {level_db} dB"] = right(alone * 10 ** (level_db / 20), silence)
+    return rates
+
+
+def _rms(waves: Tensor) -> Tensor:
+    return waves.square().mean(-1, keepdim=True).sqrt()
+
+
+def _telephone(waves: Tensor) -> Tensor:
+    """The band of a telephone, 300 to 3,400 Hz sampled at 8 kHz (ITU-T G.712)."""
+    from torchaudio.functional import highpass_biquad, lowpass_biquad, resample
+
+    band = lowpass_biquad(highpass_biquad(waves, SAMPLE_RATE, 300.0), SAMPLE_RATE, 3400.0)
+    heard: Tensor = resample(resample(band, SAMPLE_RATE, 8000), 8000, SAMPLE_RATE)
+    return heard
+
+
+def _span(wave: Tensor) -> tuple[int, int]:
+    """First and last sample of the 10 ms frames within 25 dB of the loudest."""
+    energy = wave.unfold(0, 160, 160).square().sum(-1)
+    loud = (energy > energy.max() * 10**-2.5).nonzero()[:, 0]
+    return (int(loud[0]) * 160, (int(loud[-1]) + 1) * 160) if len(loud) else (0, len(wave))
+
+
+def _label_index(model: Model, clips: Clips) -> Tensor:
+    """Where each label of the clips stands among the model's."""
     unknown = sorted(set(clips.labels) - set(model.config.labels))
     if unknown:
         raise ValueError(
             f"the model has no label {', '.join(unknown)}: it knows {', '.join(model.config.labels)}; "
             "take the protocol it was trained with"
         )
-    model.eval()
-    device = model.input.weight.device
+    return torch.tensor([model.config.labels.index(label) for label in clips.labels])
+
+
+def _count(model: Model, truth: Tensor, answers: Tensor, protocol: str, split: str, streamed: bool = False) -> Report:
     labels = model.config.labels
-    index = torch.tensor([labels.index(label) for label in clips.labels])
-    counts = torch.zeros(len(labels) ** 2, dtype=torch.int64)
-    starts = range(0, len(clips), BATCH)
-    for start in progress(starts, "evaluating"):
-        waves = clips.waves[start : start + BATCH].to(device).float() / 32768
-        answers = pool(model(waves)[0]).argmax(-1).cpu()
-        truth = index[clips.targets[start : start + BATCH]]
-        counts += torch.bincount(truth * len(labels) + answers, minlength=len(labels) ** 2)
-    return Report(labels, counts.view(len(labels), len(labels)).numpy(), protocol, split)
+    counts = torch.bincount(truth * len(labels) + answers, minlength=len(labels) ** 2)
+    return Report(labels, counts.view(len(labels), len(labels)).numpy(), protocol, split, streamed)

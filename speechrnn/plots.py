@@ -2,6 +2,7 @@
 
 import csv
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +108,38 @@ def curves(run_folder: str | Path, title: str) -> Figure:
         panes[1].yaxis.set_major_formatter(PercentFormatter(1))
         panes[0].legend()
         figure.suptitle(title)
+    return figure
+
+
+def gradients(runs: Sequence[tuple[str, list[dict[str, Any]]]], seconds_per_step: float) -> Figure:
+    """Whether gradients vanish or explode: dLoss/dh[t] over t, and the singular values of W_hh, a column a run.
+
+    Args:
+        runs: of each its title and its history, see `GradientFlow`.
+        seconds_per_step: time between two h[t], s.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4 * len(runs), 5.6), layout="constrained")
+        panes = figure.subplots(2, len(runs), sharey="row", squeeze=False)
+        for (title, history), (over_time, spectrum) in zip(runs, panes.T, strict=True):
+            first, last = history[0], history[-1]
+            layers = len(last["gradient"])
+            colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, layers))
+            for layer, colour in enumerate(colours):
+                for moment, line in ((first, ":"), (last, "-")):
+                    norms = np.array(moment["gradient"][layer])
+                    times = (np.arange(len(norms)) + 1) * seconds_per_step
+                    over_time.plot(times, norms, line, color=colour, label=f"layer {layer + 1}" if line == "-" else None)
+                    values = moment["singular_values"][layer]
+                    spectrum.plot(np.arange(len(values)) + 1, values, line, color=colour)
+            over_time.set(yscale="log", xlabel="t in the clip, s", title=title)
+            spectrum.set(yscale="log", xlabel="singular values of W_hh, largest first")
+            spectrum.axhline(1, color="black", linewidth=0.8)
+            over_time.plot([], [], ":", color="black", label=f"step {first['step']:,}")
+            over_time.plot([], [], "-", color="black", label=f"step {last['step']:,}")
+            over_time.legend(fontsize=7)
+        panes[0, 0].set_ylabel("norm of dLoss / dh[t]")
+        panes[1, 0].set_ylabel("singular value")
     return figure
 
 

@@ -35,21 +35,24 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 import speechrnn
 from speechrnn import checkpoint, plots
 from speechrnn.augment import Augmentation
-from speechrnn.data import SpeechCommands, global_seed
+from speechrnn.data import UNKNOWN, SpeechCommands, global_seed, progress
 from speechrnn.evaluation import Report, evaluate_clips
-from speechrnn.model import Model, ModelConfig, State, pool
+from speechrnn.features import Mfcc
+from speechrnn.gradients import GradientFlow
+from speechrnn.model import Model, ModelConfig, pool
 
-STATISTICS_BATCH = 256
+FEATURE_BATCH = 256
 
 
 class Training(LightningModule):
-    """A model in training: cross-entropy of the pooled logits, AdamW, warm-up and cosine.
+    """A model in training: cross-entropy of the pooled logits; Muon and AdamW, warm-up and cosine.
 
     Args:
         labels: of the classes; they come from the data.
-        learning_rate: the highest, after the warm-up.
+        learning_rate: AdamW's highest, after the warm-up, for all but the matrices of the blocks.
+        matrix_learning_rate: Muon's highest, for the matrices of the blocks: W_ih, W_hh and the feed-forward parts.
         weight_decay: of all matrices but W_hh; biases and normalisations have none either.
-        warm_up: share of all steps in which the learning rate rises from 0; then it falls as a cosine to 0.
+        warm_up: share of all steps in which the learning rates rise from 0; then they fall as a cosine to 0.
         label_smoothing: probability taken from the true label and spread over all.
         carry_state: share of the clips that start from the state the clip before left, as in a stream, not from silence (as
             `--rolling` in EdgeML's FastGRNN).
@@ -60,7 +63,8 @@ class Training(LightningModule):
     def __init__(
         self,
         labels: tuple[str, ...],
-        learning_rate: float = 2e-3,
+        learning_rate: float = 4e-3,
+        matrix_learning_rate: float = 0.01,
         weight_decay: float = 0.05,
         warm_up: float = 0.1,
         label_smoothing: float = 0.05,
@@ -70,24 +74,31 @@ class Training(LightningModule):
     ) -> None:
         super().__init__()
         self.model = Model(ModelConfig(labels=tuple(labels), **model))
-        self.learning_rate, self.weight_decay, self.warm_up = learning_rate, weight_decay, warm_up
+        self.learning_rate, self.matrix_learning_rate = learning_rate, matrix_learning_rate
+        self.weight_decay, self.warm_up = weight_decay, warm_up
         self.label_smoothing, self.carry_state = label_smoothing, carry_state
         self.augmentation = augmentation
+        self.unknown = labels.index(UNKNOWN) if UNKNOWN in labels else -1
         self.training_accuracy = MulticlassAccuracy(len(labels), average="micro")
         self.validation_accuracy = MulticlassAccuracy(len(labels), average="micro")
         self.validation_confusion = MulticlassConfusionMatrix(len(labels))
 
     def on_fit_start(self) -> None:
-        """Take mean and deviation of the features from the training split, unless a checkpoint brought them."""
+        """Compute the log mel frames of the training clips and of the noise, once, and keep them on the device.
+
+        Their mean and deviation become the model's normalisation, unless a checkpoint brought one.
+        """
         trainer: Any = self.trainer
         data = trainer.datamodule
-        self.noise = data.noise.to(self.device).float() / 32768
+        with trainer.profiler.profile("features"):
+            self.log_mel = log_mel_frames(self.model.mfcc, data.clips["training"].waves)
+            self.noise = log_mel_frames(self.model.mfcc, data.noise.unsqueeze(0))[0].float()
         if trainer.ckpt_path is None:
-            set_feature_statistics(self.model, data.clips["training"].waves)
+            set_feature_statistics(self.model.mfcc, self.log_mel)
 
     def on_train_epoch_start(self) -> None:
         """Begin each epoch from silence: a resumed run has no clip before."""
-        self.carried: State | None = None
+        self.carried: Tensor | None = None
         self.epoch_started = time.monotonic()
 
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
@@ -96,24 +107,18 @@ class Training(LightningModule):
         torch.manual_seed((global_seed() * 1_000_000_007 + step) * 1_009 + self.global_rank)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """Loss of a batch of int16 waves (B, N) and targets (B,)."""
-        waves, targets = batch
+        """Loss of the training clips with these indices (B,) and targets (B,)."""
+        clips, targets = batch
         trainer: Any = self.trainer
         timed = trainer.profiler.profile
         with timed("augmentation"):
-            wave = self.augmentation.wave(waves.float() / 32768, self.noise)
-        state = self._start(len(wave))
-        with timed("features"):
-            frames, past = self.model.mfcc.frames(wave, state.audio)
-            log_mel = self.model.mfcc.log_mel(frames)
-        with timed("augmentation"):
-            log_mel = self.augmentation.log_mel(log_mel)
+            log_mel = self.augmentation.make_strange(self.log_mel[clips].float(), targets == self.unknown)
+            log_mel = self.augmentation(log_mel, self.noise, self.model.config.log_floor)
         with timed("network"):
-            logits, hidden = self.model.from_log_mel(log_mel, state.hidden)
+            logits, hidden = self.model.from_log_mel(log_mel, self._start(len(clips)))
             answer = pool(logits.float())
             loss = cross_entropy(answer, targets, label_smoothing=self.label_smoothing)
-        # Audio that waited for its step to be complete is left out, so that every batch's past has one length.
-        self.carried = State(past[:, : state.audio.shape[1]].detach(), hidden.detach())
+        self.carried = hidden.detach()
         self.training_accuracy(answer, targets)
         self.log("training_loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(targets))
         self.log("training_accuracy", self.training_accuracy, on_step=False, on_epoch=True, prog_bar=True)
@@ -131,14 +136,13 @@ class Training(LightningModule):
             said = ", ".join(f"{name.replace('_', ' ')} {known[name]:.4f}" for name in figures)
             print(f"epoch {self.current_epoch + 1} of {trainer.max_epochs}: {said}, {seconds:.1f} s", file=sys.stderr)
 
-    def _start(self, batch: int) -> State:
-        """Silence for some clips, what the clip before left for the others."""
-        start = self.model.initial_state(batch)
+    def _start(self, batch: int) -> Tensor:
+        """h before the first step: zero for some clips, what the clip before left for the others."""
+        hidden = self.model.initial_state(batch).hidden
         carried = self.carried
-        if not self.carry_state or carried is None or carried.hidden.shape != start.hidden.shape:
-            return start
-        keep = torch.rand(batch, 1, device=self.device) < self.carry_state
-        return State(torch.where(keep, carried.audio, start.audio), torch.where(keep, carried.hidden, start.hidden))
+        if not self.carry_state or carried is None or carried.shape != hidden.shape:
+            return hidden
+        return torch.where(torch.rand(batch, 1, device=self.device) < self.carry_state, carried.to(hidden), hidden)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         """Count right answers in a batch."""
@@ -157,13 +161,18 @@ class Training(LightningModule):
         self.validation_confusion.reset()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW (Loshchilov and Hutter 2019) with a linear warm-up and a cosine to zero."""
+        """Muon (Jordan et al. 2024) and AdamW (Loshchilov and Hutter 2019), with a linear warm-up and a cosine to zero."""
+        blocks: list[Tensor] = []
         decayed: list[Tensor] = []
         free: list[Tensor] = []
         for name, parameter in self.model.named_parameters():
-            (decayed if parameter.ndim > 1 and "weight_hh" not in name else free).append(parameter)
-        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, weight_decay=self.weight_decay)
+            if parameter.requires_grad:
+                (free if parameter.ndim < 2 else blocks if "blocks" in name else decayed).append(parameter)
+        rest: list[dict[str, Any]] = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
+        optimizer = _Together(
+            torch.optim.Muon(blocks, lr=self.matrix_learning_rate, weight_decay=self.weight_decay),
+            torch.optim.AdamW(rest, lr=self.learning_rate, weight_decay=self.weight_decay),
+        )
         steps = self.trainer.estimated_stepping_batches
         rising = max(1, round(self.warm_up * steps))
 
@@ -176,19 +185,49 @@ class Training(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+class _Together(torch.optim.Optimizer):
+    """Several optimizers, each with parameters of its own, as the one that Lightning steps and saves."""
+
+    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+        self.parts = parts
+        super().__init__([group for part in parts for group in part.param_groups], {})
+
+    def step(self, closure: Any = None) -> Any:
+        loss = None if closure is None else closure()
+        for part in self.parts:
+            part.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+
 @torch.no_grad()
-def set_feature_statistics(model: Model, waves: Tensor) -> None:
-    """Mean and standard deviation of each coefficient over all frames of the clips (n, N) int16, into the model's buffers."""
-    mfcc = model.mfcc
+def log_mel_frames(mfcc: Mfcc, waves: Tensor) -> Tensor:
+    """Log mel frames (n, T, M) of clips (n, N) int16, on the device of `mfcc`; float16, whose error of 0.004 is below hearing."""
+    frames = [
+        mfcc.log_mel(mfcc.frames(part.to(mfcc.window.device).float() / 32768)[0]).half()
+        for part in progress(torch.split(waves, FEATURE_BATCH), "features")
+    ]
+    return torch.cat(frames)
+
+
+@torch.no_grad()
+def set_feature_statistics(mfcc: Mfcc, log_mel: Tensor) -> None:
+    """Mean and standard deviation of each coefficient over all log mel frames (n, T, M), into the buffers of `mfcc`."""
     mfcc.mean.zero_()
     mfcc.std.fill_(1)
     total, squares = torch.zeros(2, len(mfcc.mean), dtype=torch.float64)  # on the CPU: not every device has float64
-    frames = 0
-    for batch in torch.split(waves, STATISTICS_BATCH):
-        features = mfcc(batch.to(mfcc.mean.device).float() / 32768)[0].cpu().double()
+    for part in torch.split(log_mel, FEATURE_BATCH):
+        features = mfcc.cepstrum(part.float()).cpu().double()
         total += features.sum((0, 1))
         squares += features.square().sum((0, 1))
-        frames += features.shape[0] * features.shape[1]
+    frames = log_mel.shape[0] * log_mel.shape[1]
     mfcc.mean.copy_(total / frames)
     mfcc.std.copy_((squares / frames - (total / frames).square()).sqrt().clamp(min=1e-3))
 
@@ -234,6 +273,7 @@ class _TrainCli(LightningCLI):
             ModelCheckpoint(folder, "best", monitor="validation_accuracy", mode="max", enable_version_counter=False),
             # Not `save_last`: that is written only when the best is, and a run would resume from there.
             ModelCheckpoint(folder, "last", enable_version_counter=False),
+            GradientFlow(),
             *(trainer["callbacks"] or []),
         ]
         if sys.stderr.isatty() and trainer["enable_progress_bar"] is not False:
@@ -377,6 +417,8 @@ def _finish(cli: _TrainCli, folder: Path, started: datetime.datetime) -> Path:
         card=model_card(model, facts, report),
     )
     plots.save(plots.curves(folder, folder.name), folder / "curves.png")
+    flow = next(callback for callback in trainer.callbacks if isinstance(callback, GradientFlow))
+    plots.save(plots.gradients([(folder.name, flow.history)], model.config.seconds_per_step), folder / "gradients.png")
     plots.save(
         plots.confusion(report, f"{folder.name}, {report.protocol} validation: {report.accuracy:.1%}"),
         folder / "confusion.png",

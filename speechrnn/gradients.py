@@ -1,0 +1,103 @@
+"""What the textbook says of plain recurrences, measured: gradients that vanish or explode over time, and why.
+
+In: a training run whose model has `Recurrence` layers. Out: every N steps, for each layer, the norm of dLoss/dh[t] over t and the
+singular values of W_hh, in the logs and in `history`. It does not know how to draw them (plots).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from speechrnn.recurrence import Recurrence
+
+
+class GradientFlow(Callback):
+    """Measures every recurrence of a model in training, every `every` steps.
+
+    `nn.RNN` tells of each h[t] only the gradient that comes from above, dLoss/dy[t]. What comes back from later steps is added
+    here, by the recursion of backpropagation through time (Werbos 1990):
+
+        dLoss/dh[t] = dLoss/dy[t] + W_hh^T (f'(h[t+1]) * dLoss/dh[t+1])
+
+    Each step back multiplies by W_hh^T and by f' <= 1, so the singular values of W_hh say whether it can shrink or grow
+    (Bengio, Simard and Frasconi 1994; Pascanu, Mikolov and Bengio 2013).
+
+    Args:
+        every: optimizer steps from one measurement to the next.
+    """
+
+    def __init__(self, every: int = 200) -> None:
+        self.every = every
+        self.history: list[dict[str, Any]] = []  # of {"step", "gradient": L lists of T norms, "singular_values": L lists of H}
+        self._hooks: list[Any] = []
+        self._norms: dict[int, Tensor] = {}
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Watch this step, if it is its turn."""
+        if trainer.global_step % self.every == 0:
+            self._norms = {}
+            for layer, recurrence in enumerate(_recurrences(pl_module)):
+                self._hooks.append(recurrence.register_forward_hook(self._watch(layer)))
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log what was seen."""
+        if not self._hooks:
+            return
+        while self._hooks:
+            self._hooks.pop().remove()
+        scaler = getattr(trainer.precision_plugin, "scaler", None)  # of the loss, where half precision needs one
+        scale = scaler.get_scale() if scaler else 1.0
+        gradient = [(self._norms[layer] / scale).tolist() for layer in sorted(self._norms)]
+        singular = [torch.linalg.svdvals(r.weight_hh_l0.detach().float()).tolist() for r in _recurrences(pl_module)]
+        self.history.append({"step": trainer.global_step, "gradient": gradient, "singular_values": singular})
+        for layer, (norms, values) in enumerate(zip(gradient, singular, strict=True), 1):
+            pl_module.log(f"layer_{layer}_gradient_first", norms[0])
+            pl_module.log(f"layer_{layer}_gradient_last", norms[-1])
+            pl_module.log(f"layer_{layer}_singular_largest", values[0])
+            pl_module.log(f"layer_{layer}_singular_smallest", values[-1])
+
+    def _watch(self, layer: int) -> Callable[[Recurrence, Any, tuple[Tensor, Tensor]], None]:
+        def forward(recurrence: Recurrence, _: Any, output: tuple[Tensor, Tensor]) -> None:
+            states = output[0]
+
+            def backward(from_above: Tensor) -> None:
+                self._norms[layer] = gradient_norms(recurrence, states.detach(), from_above)
+
+            states.register_hook(backward)  # type: ignore[no-untyped-call]
+
+        return forward
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to go on with the same history."""
+        return {"history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the history of a checkpoint."""
+        self.history = list(state_dict["history"])
+
+
+@torch.no_grad()
+def gradient_norms(recurrence: Recurrence, states: Tensor, from_above: Tensor) -> Tensor:
+    """Norm (T,) of dLoss/dh[t], mean over the clips of a batch, for a loss that is the mean of theirs.
+
+    Args:
+        recurrence: the layer.
+        states: (B, T, H), its h[t].
+        from_above: (B, T, H), dLoss/dy[t]: the gradient that does not come through h[t+1].
+    """
+    weight = recurrence.weight_hh_l0.float()
+    total = torch.zeros_like(from_above[:, 0], dtype=torch.float32)  # from later steps
+    norms = []
+    for state, above in zip(reversed(states.float().unbind(1)), reversed(from_above.float().unbind(1)), strict=True):
+        total = total + above
+        norms.append(total.norm(dim=-1).mean() * len(states))
+        slope = 1 - state.square() if recurrence.activation == "tanh" else (state > 0).float()
+        total = (total * slope) @ weight
+    return torch.stack(norms[::-1])
+
+
+def _recurrences(module: LightningModule) -> list[Recurrence]:
+    return [part for part in module.modules() if isinstance(part, Recurrence)]
