@@ -62,10 +62,10 @@ class Augmentation:
         return self._mask(torch.log(power * gain + log_floor))
 
     def make_strange(self, log_mel: Tensor, unknown: Tensor) -> Tensor:
-        """Make words that nobody said out of unknown ones, since in use unknown is any word at all, not the corpus's twenty-five.
+        """Make words that nobody said: in use unknown is any word at all, not one of the twenty-five that the corpus has.
 
-        A third is played backwards, a third goes on as another unknown word from somewhere in the middle, a third has another
-        unknown word spoken over it. Commands are left alone: pieces of them are too often commands ("go" and "no" end alike).
+        A quarter is played backwards; a quarter has another unknown word spoken over it; a quarter goes on as another unknown
+        word from somewhere in its middle third; a quarter begins as any clip of the batch and goes on as an unknown word.
 
         Args:
             log_mel: (B, T, M).
@@ -75,14 +75,22 @@ class Augmentation:
         chosen = places[torch.rand(len(places), device=places.device) < self.strange]
         if not len(chosen):
             return log_mel
-        word = log_mel[chosen]
-        other = log_mel[places[torch.randint(len(places), (len(chosen),), device=places.device)]]
-        batch, frames, _ = word.shape
-        cut = torch.randint(frames // 3, 2 * frames // 3, (batch, 1, 1), device=word.device)
-        spliced = torch.where(torch.arange(frames, device=word.device)[:, None] < cut, word, other)
-        kinds = torch.stack((word.flip(1), spliced, torch.logaddexp(word, other)))
-        kind = torch.randint(len(kinds), (batch,), device=word.device)
-        return log_mel.index_copy(0, chosen, kinds[kind, torch.arange(batch, device=word.device)])
+        batch, frames = len(chosen), log_mel.shape[1]
+
+        def draw(below: int) -> Tensor:
+            return torch.randint(below, (batch,), device=places.device)
+
+        word, other, any_clip = log_mel[chosen], log_mel[places[draw(len(places))]], log_mel[draw(len(log_mel))]
+        before = torch.arange(frames, device=places.device)[:, None] < frames // 3 + draw(frames // 3)[:, None, None]
+        kinds = torch.stack(
+            (
+                word.flip(1),
+                torch.logaddexp(word, other),
+                torch.where(before, word, other),
+                torch.where(before, any_clip, other),
+            )
+        )
+        return log_mel.index_copy(0, chosen, kinds[draw(len(kinds)), torch.arange(batch, device=places.device)])
 
     def _mask(self, log_mel: Tensor) -> Tensor:
         """Put masked frames and bands at the clip's mean: (B, T, M) to (B, T, M)."""

@@ -4,7 +4,7 @@ In: a model and labelled clips (data). Out: a `Report` of plain numbers. It does
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,7 +127,7 @@ def wilson_interval(correct: int, clips: int, z: float = 1.959964) -> tuple[floa
 
 
 @torch.inference_mode()
-def evaluate_clips(model: Model, clips: Clips, protocol: str, split: str) -> Report:
+def evaluate_clips(model: Model, clips: Clips, protocol: str, split: str, pool: Callable[[Tensor], Tensor] = pool) -> Report:
     """Let a model answer on every clip, none left out.
 
     Args:
@@ -135,6 +135,7 @@ def evaluate_clips(model: Model, clips: Clips, protocol: str, split: str) -> Rep
         clips: labelled clips, with the model's labels in any order.
         protocol: for the report.
         split: for the report.
+        pool: how the logits (B, T, C) of a clip become one answer (B, C).
 
     Raises:
         ValueError: if the model does not know a label of the clips.

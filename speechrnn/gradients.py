@@ -100,4 +100,5 @@ def gradient_norms(recurrence: Recurrence, states: Tensor, from_above: Tensor) -
 
 
 def _recurrences(module: LightningModule) -> list[Recurrence]:
-    return [part for part in module.modules() if isinstance(part, Recurrence)]
+    model: Any = module.model  # not the teacher
+    return [part for part in model.modules() if isinstance(part, Recurrence)]

@@ -100,21 +100,22 @@ class Prediction:
 
 
 class FeedForward(nn.Module):
-    """The gated feed-forward part, W_out (silu(g) * v) with (g, v) = W_in norm(x), on each step alone.
+    """The gated feed-forward part, W_out (silu(W_gate n) * W_value n) with n = norm(x), on each step alone.
 
-    Source: Shazeer, GLU Variants Improve Transformer (arXiv 2002.05202). The gate looks at the present step only: no memory.
+    Source: Shazeer, GLU Variants Improve Transformer (arXiv 2002.05202). The gate sees the present step only: it is no memory.
     """
 
     def __init__(self, hidden_size: int, units: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(hidden_size)
-        self.inward = nn.Linear(hidden_size, 2 * units)
+        self.gate = nn.Linear(hidden_size, units)
+        self.value = nn.Linear(hidden_size, units)
         self.outward = nn.Linear(units, hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, H) to (B, T, H)."""
-        gate, value = self.inward(self.norm(x)).chunk(2, -1)
-        out: Tensor = self.outward(nn.functional.silu(gate) * value)
+        x = self.norm(x)
+        out: Tensor = self.outward(nn.functional.silu(self.gate(x)) * self.value(x))
         return out
 
 

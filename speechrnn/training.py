@@ -29,7 +29,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, kl_div
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 import speechrnn
@@ -42,6 +42,7 @@ from speechrnn.gradients import GradientFlow
 from speechrnn.model import Model, ModelConfig, pool
 
 FEATURE_BATCH = 256
+TEMPERATURE = 2.0  # by which teacher's and pupil's logits are divided; its square keeps the gradient's size (same source)
 
 
 class Training(LightningModule):
@@ -56,6 +57,9 @@ class Training(LightningModule):
         label_smoothing: probability taken from the true label and spread over all.
         carry_state: share of the clips that start from the state the clip before left, as in a stream, not from silence (as
             `--rolling` in EdgeML's FastGRNN).
+        teacher: a model whose answers are learned beside the labels (Hinton, Vinyals and Dean 2015, arXiv 1503.02531), as a
+            shipped name or a folder; its mel bands must be those of this model.
+        teacher_share: share of the loss that is the teacher's.
         augmentation: how far training clips differ from the recorded ones.
         **model: shape and features, see `ModelConfig`.
     """
@@ -69,6 +73,8 @@ class Training(LightningModule):
         warm_up: float = 0.1,
         label_smoothing: float = 0.05,
         carry_state: float = 0.5,
+        teacher: str | None = None,
+        teacher_share: float = 0.7,
         augmentation: Augmentation = Augmentation(),  # noqa: B008  # frozen
         **model: Any,
     ) -> None:
@@ -77,6 +83,12 @@ class Training(LightningModule):
         self.learning_rate, self.matrix_learning_rate = learning_rate, matrix_learning_rate
         self.weight_decay, self.warm_up = weight_decay, warm_up
         self.label_smoothing, self.carry_state = label_smoothing, carry_state
+        self.teacher_share = teacher_share
+        self.teacher = None if teacher is None else checkpoint.load(teacher).requires_grad_(False)
+        if self.teacher is not None and self.teacher.config.labels != self.model.config.labels:
+            raise ValueError(
+                f"teacher {teacher} has the labels {' '.join(self.teacher.config.labels)}: expected {' '.join(labels)}"
+            )
         self.augmentation = augmentation
         self.unknown = labels.index(UNKNOWN) if UNKNOWN in labels else -1
         self.training_accuracy = MulticlassAccuracy(len(labels), average="micro")
@@ -94,7 +106,11 @@ class Training(LightningModule):
             self.log_mel = log_mel_frames(self.model.mfcc, data.clips["training"].waves)
             self.noise = log_mel_frames(self.model.mfcc, data.noise.unsqueeze(0))[0].float()
         if trainer.ckpt_path is None:
-            set_feature_statistics(self.model.mfcc, self.log_mel)
+            self.set_statistics()
+
+    def set_statistics(self) -> None:
+        """Normalise the features by mean and deviation of the training clips."""
+        set_feature_statistics(self.model.mfcc, self.log_mel)
 
     def on_train_epoch_start(self) -> None:
         """Begin each epoch from silence: a resumed run has no clip before."""
@@ -116,13 +132,27 @@ class Training(LightningModule):
             log_mel = self.augmentation(log_mel, self.noise, self.model.config.log_floor)
         with timed("network"):
             logits, hidden = self.model.from_log_mel(log_mel, self._start(len(clips)))
-            answer = pool(logits.float())
+            answer = self.answer(logits.float())
             loss = cross_entropy(answer, targets, label_smoothing=self.label_smoothing)
+            if self.teacher is not None:
+                loss = (1 - self.teacher_share) * loss + self.teacher_share * self._teacher_loss(log_mel, answer)
         self.carried = hidden.detach()
         self.training_accuracy(answer, targets)
         self.log("training_loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(targets))
         self.log("training_accuracy", self.training_accuracy, on_step=False, on_epoch=True, prog_bar=True)
         return loss
+
+    def answer(self, logits: Tensor) -> Tensor:
+        """One answer (B, C) from the logits of all steps (B, T, C)."""
+        return pool(logits)
+
+    def _teacher_loss(self, log_mel: Tensor, answer: Tensor) -> Tensor:
+        """Kullback-Leibler divergence from the teacher's answers, both softened."""
+        teacher: Any = self.teacher
+        with torch.no_grad():
+            taught = pool(teacher.from_log_mel(log_mel, teacher.initial_state(len(log_mel)).hidden)[0].float())
+        soft, target = ((logits / TEMPERATURE).log_softmax(-1) for logits in (answer, taught))
+        return TEMPERATURE**2 * kl_div(soft, target, reduction="batchmean", log_target=True)
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's speed; where no progress bar is shown, say how it went in a line."""
@@ -131,8 +161,9 @@ class Training(LightningModule):
         self.log("epoch_seconds", seconds)
         self.log("learning_rate", trainer.optimizers[0].param_groups[0]["lr"])
         if trainer.is_global_zero and not sys.stderr.isatty():
-            known = trainer.callback_metrics  # validation may be once in some epochs
-            figures = [name for name in ("training_loss", "validation_accuracy") if name in known]
+            known = trainer.callback_metrics
+            validated = (self.current_epoch + 1) % trainer.check_val_every_n_epoch == 0
+            figures = ["training_loss", *(["validation_accuracy"] if validated and "validation_accuracy" in known else [])]
             said = ", ".join(f"{name.replace('_', ' ')} {known[name]:.4f}" for name in figures)
             print(f"epoch {self.current_epoch + 1} of {trainer.max_epochs}: {said}, {seconds:.1f} s", file=sys.stderr)
 
@@ -147,7 +178,7 @@ class Training(LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         """Count right answers in a batch."""
         waves, targets = batch
-        answer = pool(self.model(waves.float() / 32768)[0].float())
+        answer = self.answer(self.model(waves.float() / 32768)[0].float())
         self.validation_accuracy(answer, targets)
         self.validation_confusion.update(answer, targets)
         self.log("validation_loss", cross_entropy(answer, targets), sync_dist=True, batch_size=len(targets))
@@ -160,17 +191,21 @@ class Training(LightningModule):
         self.log("validation_mean_accuracy", (confusion.diag()[clips > 0] / clips[clips > 0]).mean())
         self.validation_confusion.reset()
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Muon (Jordan et al. 2024) and AdamW (Loshchilov and Hutter 2019), with a linear warm-up and a cosine to zero."""
+    def optimizer_groups(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Parameter groups for Muon and for AdamW."""
         blocks: list[Tensor] = []
         decayed: list[Tensor] = []
         free: list[Tensor] = []
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
                 (free if parameter.ndim < 2 else blocks if "blocks" in name else decayed).append(parameter)
-        rest: list[dict[str, Any]] = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
+        return [{"params": blocks}], [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Muon (Jordan et al. 2024) and AdamW (Loshchilov and Hutter 2019), with a linear warm-up and a cosine to zero."""
+        matrices, rest = self.optimizer_groups()
         optimizer = _Together(
-            torch.optim.Muon(blocks, lr=self.matrix_learning_rate, weight_decay=self.weight_decay),
+            *([torch.optim.Muon(matrices, lr=self.matrix_learning_rate, weight_decay=self.weight_decay)] if matrices else []),
             torch.optim.AdamW(rest, lr=self.learning_rate, weight_decay=self.weight_decay),
         )
         steps = self.trainer.estimated_stepping_batches

@@ -1,0 +1,404 @@
+"""Which parts of the recipe matter: each row changes one thing in `v2_12_small.yaml` and trains it for a few epochs.
+
+    python recipes/ablation.py --data CORPUS              # every row, seed 1; what is in ablation.jsonl is not run again
+    python recipes/ablation.py --data CORPUS --rows "textbook" "no carried state" --seed 2
+    python recipes/ablation.py                            # print the table
+
+What a row needs and the package does not (other cells, poolings, constraints) stands here, so that the package has one network.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import yaml
+from pytorch_lightning import Callback, Trainer, seed_everything
+from pytorch_lightning.callbacks import EMAWeightAveraging
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import orthogonal
+
+from speechrnn.augment import Augmentation
+from speechrnn.data import UNKNOWN, SpeechCommands, load_noise
+from speechrnn.evaluation import evaluate_clips, evaluate_stream
+from speechrnn.gradients import GradientFlow
+from speechrnn.model import Model, pool
+from speechrnn.recurrence import Recurrence
+from speechrnn.training import Training, log_mel_frames
+
+HERE = Path(__file__).parent
+RECIPE, RESULTS = HERE / "v2_12_small.yaml", HERE / "ablation.jsonl"
+EPOCHS = 4
+FOLDS = (("zero", "cat", "forward", "one"), ("marvin", "eight", "happy"), ("backward", "bed", "five"))  # words left out in turn
+
+
+class Plain(nn.Module):
+    """A recurrence alone: no normalisation, no residual path, no feed-forward part."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.recurrence = block.recurrence
+
+    def forward(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        states, last = self.recurrence(x, hidden)
+        return states, last
+
+
+class Gated(nn.Module):
+    """A GRU or LSTM in the place of a recurrence; the LSTM's cell starts from zero."""
+
+    def __init__(self, kind: type[nn.GRU] | type[nn.LSTM], size: int) -> None:
+        super().__init__()
+        self.cell = kind(size, size, batch_first=True)
+
+    def forward(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        start = hidden.unsqueeze(0)
+        states, last = self.cell(x, (start, torch.zeros_like(start)) if isinstance(self.cell, nn.LSTM) else start)
+        return states, (last[0] if isinstance(last, tuple) else last)[0]
+
+
+class Without(nn.Module):
+    """A block without its residual paths."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        states, last = self.block.recurrence(self.block.recurrence_norm(x), hidden)
+        return self.block.feed_forward(states), last
+
+
+class Gelu(nn.Module):
+    """A feed-forward part without a gate."""
+
+    def __init__(self, size: int, units: int) -> None:
+        super().__init__()
+        self.parts = nn.Sequential(nn.LayerNorm(size), nn.Linear(size, units), nn.GELU(), nn.Linear(units, size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.parts(x)
+        return out
+
+
+class Zero(nn.Module):
+    """No feed-forward part."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+
+def plain(model: Model) -> None:
+    model.blocks = nn.ModuleList(Plain(block) for block in model.blocks)
+    model.head = nn.Sequential(nn.Identity(), model.head[1])
+
+
+def no_norm(model: Model) -> None:
+    for block in _blocks(model):
+        block.recurrence_norm = nn.Identity()
+        block.feed_forward.norm = nn.Identity()
+
+
+def no_residual(model: Model) -> None:
+    model.blocks = nn.ModuleList(Without(block) for block in model.blocks)
+
+
+def no_feed_forward(model: Model) -> None:
+    for block in _blocks(model):
+        block.feed_forward = Zero()
+
+
+def gelu(model: Model) -> None:
+    for block in _blocks(model):
+        block.feed_forward = Gelu(model.config.hidden_size, model.config.feed_forward)
+
+
+def gated(kind: type[nn.GRU] | type[nn.LSTM]) -> Callable[[Model], None]:
+    def change(model: Model) -> None:
+        for block in _blocks(model):
+            block.recurrence = Gated(kind, model.config.hidden_size)
+
+    return change
+
+
+def default_start(model: Model) -> None:
+    for recurrence in _recurrences(model):
+        for name in ("weight_ih_l0", "weight_hh_l0"):
+            nn.init.uniform_(getattr(recurrence, name), -(model.config.hidden_size**-0.5), model.config.hidden_size**-0.5)
+
+
+def identity_start(model: Model) -> None:
+    for recurrence in _recurrences(model):
+        nn.init.eye_(recurrence.weight_hh_l0)
+
+
+def always_orthogonal(model: Model) -> None:
+    for recurrence in _recurrences(model):
+        recurrence.backend = "loop"  # nn.RNN keeps its own list of weights and would not see the parametrisation
+        orthogonal(recurrence, "weight_hh_l0")
+
+
+def last_state(logits: Tensor) -> Tensor:
+    return logits[:, -1]
+
+
+def mean(logits: Tensor) -> Tensor:
+    return logits.mean(1)
+
+
+def log_sum(logits: Tensor) -> Tensor:
+    return logits.logsumexp(1)
+
+
+def _blocks(model: Model) -> list[Any]:
+    return list(model.blocks)
+
+
+def _recurrences(model: Model) -> list[Recurrence]:
+    return [part for part in model.modules() if isinstance(part, Recurrence)]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One change.
+
+    Args:
+        question: number in the list of what is to be found out.
+        name: what was changed.
+        model: keys of the recipe's `model` that differ.
+        augmentation: keys of its `augmentation` that differ.
+        data: keys of its `data` that differ.
+        change: done to the model before training.
+        pool: how steps become an answer.
+        adam: AdamW for all parameters, at this learning rate.
+        recurrent_rate: factor of the learning rate of W_hh.
+        penalty: of the distance of W_hh from orthogonal.
+        average: decay of a moving average of the weights.
+        epochs: factor of the budget.
+        streamed: whether the split is heard in one stream too.
+        fold: unknown words that are left out of training, and on which unknown is measured.
+    """
+
+    question: int
+    name: str
+    model: dict[str, Any] = field(default_factory=dict)
+    augmentation: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    change: Callable[[Model], None] | None = None
+    pool: Callable[[Tensor], Tensor] = pool
+    adam: float = 0.0
+    recurrent_rate: float = 1.0
+    penalty: float = 0.0
+    average: float = 0.0
+    epochs: int = 1
+    streamed: bool = False
+    fold: tuple[str, ...] = ()
+
+
+NO_AUGMENTATION = {"shift_frames": 0, "gain_db": 0, "noise_probability": 0, "time_masks": 0, "mel_masks": 0, "strange": 0}
+ROWS = [
+    Row(0, "the recipe", streamed=True),
+    Row(1, "textbook: one tanh layer of 208 units, no stacking, last state, AdamW, no augmentation",
+        {"layers": 1, "hidden_size": 208, "stack": 1, "label_smoothing": 0, "carry_state": 0}, NO_AUGMENTATION,
+        change=plain, pool=last_state, adam=1e-3),
+    Row(1, "the same, four layers of 85", {"layers": 4, "hidden_size": 85, "stack": 1, "label_smoothing": 0, "carry_state": 0},
+        NO_AUGMENTATION, change=plain, pool=last_state, adam=1e-3),
+    Row(2, "frames not stacked", {"stack": 1}),
+    Row(2, "two frames stacked", {"stack": 2}),
+    Row(2, "four frames stacked", {"stack": 4}),
+    Row(3, "two layers of 68", {"layers": 2, "hidden_size": 68, "feed_forward": 80}),
+    Row(3, "six layers of 39", {"layers": 6, "hidden_size": 39, "feed_forward": 46}),
+    Row(3, "eight layers of 34", {"layers": 8, "hidden_size": 34, "feed_forward": 39}),
+    Row(4, "W_hh and W_ih start uniform (the default of nn.RNN)", change=default_start),
+    Row(4, "W_hh starts as the identity", change=identity_start),
+    Row(4, "W_hh always orthogonal (parametrisation)", change=always_orthogonal),
+    Row(4, "W_hh learns at a tenth of the rate", recurrent_rate=0.1),
+    Row(4, "penalty 0.01 |W_hh W_hh^T - 1|^2", penalty=0.01),
+    Row(5, "no normalisation", change=no_norm),
+    Row(5, "no residual paths", change=no_residual),
+    Row(5, "no feed-forward part, six layers of 66", {"layers": 6, "hidden_size": 66}, change=no_feed_forward),
+    Row(5, "feed-forward part without a gate", {"feed_forward": 87}, change=gelu),
+    Row(6, "pooling: last step", pool=last_state),
+    Row(6, "pooling: mean", pool=mean),
+    Row(6, "pooling: log-sum-exp (a soft maximum)", pool=log_sum),
+    Row(7, "no augmentation", augmentation=NO_AUGMENTATION),
+    Row(7, "no shift", augmentation={"shift_frames": 0}),
+    Row(7, "no noise", augmentation={"noise_probability": 0}),
+    Row(7, "no change of level", augmentation={"gain_db": 0}),
+    Row(7, "no masks", augmentation={"time_masks": 0, "mel_masks": 0}),
+    Row(7, "two masks each", augmentation={"time_masks": 2, "mel_masks": 2}),
+    Row(8, "no label smoothing", {"label_smoothing": 0}),
+    Row(8, "label smoothing 0.1", {"label_smoothing": 0.1}),
+    Row(8, "moving average of the weights (0.998)", average=0.998),
+    Row(8, "twice the epochs", epochs=2),
+    Row(8, "four times the epochs", epochs=4),
+    Row(8, "AdamW at 0.002 for all parameters", adam=2e-3),
+    Row(8, "AdamW at 0.004 for all parameters", adam=4e-3),
+    Row(8, "batches of 64", data={"batch_size": 64}),
+    Row(8, "words drawn as they come", data={"balance": 0.0}),
+    Row(9, "taught by base", {"teacher": "base"}),
+    Row(10, "relu, W_hh starts as the identity", {"activation": "relu"}),
+    Row(11, "GRU, four layers of 37", {"hidden_size": 37, "feed_forward": 44}, change=gated(nn.GRU)),
+    Row(11, "LSTM, four layers of 33", {"hidden_size": 33, "feed_forward": 40}, change=gated(nn.LSTM)),
+    Row(12, "no carried state", {"carry_state": 0.0}, streamed=True),
+    Row(12, "nine tenths start from a carried state", {"carry_state": 0.9}, streamed=True),
+    *(Row(13, f"{strange:.0%} strange words, without {', '.join(fold)}", augmentation={"strange": strange}, fold=fold)
+      for strange in (0.0, 0.3, 0.6) for fold in FOLDS),
+]  # fmt: skip
+
+
+class Variant(Training):
+    """The recipe's training with the changes of a row."""
+
+    frames: ClassVar[dict[tuple[int, int], Tensor]] = {}  # log mel frames by stacking and number of clips
+
+    def __init__(self, row: Row, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.row = row
+        if row.change:
+            row.change(self.model)
+
+    def answer(self, logits: Tensor) -> Tensor:
+        return self.row.pool(logits)
+
+    def on_fit_start(self) -> None:
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        key = (self.model.config.stack, len(data.clips["training"]))
+        if key not in self.frames:
+            self.frames.clear()
+            self.frames[key] = log_mel_frames(self.model.mfcc, data.clips["training"].waves)
+        self.log_mel = self.frames[key]
+        self.noise = log_mel_frames(self.model.mfcc, data.noise.unsqueeze(0))[0].float()
+        self.set_statistics()
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+        loss = super().training_step(batch, batch_index)
+        for recurrence in _recurrences(self.model) if self.row.penalty else ():
+            weight = recurrence.weight_hh_l0
+            loss = loss + self.row.penalty * (weight @ weight.T - torch.eye(len(weight))).square().sum()
+        return loss
+
+    def optimizer_groups(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        matrices, rest = super().optimizer_groups()
+        if self.row.adam:
+            return [], [{**group, "lr": self.row.adam} for group in (*matrices, *rest)]
+        if self.row.recurrent_rate != 1:
+            recurrent = {id(recurrence.weight_hh_l0) for recurrence in _recurrences(self.model)}
+            both = [parameter for group in matrices for parameter in group["params"]]
+            slow = [parameter for parameter in both if id(parameter) in recurrent]
+            fast = [parameter for parameter in both if id(parameter) not in recurrent]
+            matrices = [{"params": fast}, {"params": slow, "lr": self.matrix_learning_rate * self.row.recurrent_rate}]
+        return matrices, rest
+
+
+def run(row: Row, data: SpeechCommands, seed: int, epochs: int) -> dict[str, Any]:
+    """Train and measure one row; the result as JSON can hold it."""
+    seed_everything(seed, verbose=False)
+    recipe = yaml.safe_load(RECIPE.read_text())
+    settings = {**recipe["model"], **row.model}
+    augmentation = Augmentation(**{**settings.pop("augmentation"), **row.augmentation})
+    for name, value in {**recipe["data"], **row.data}.items():
+        if name in ("batch_size", "balance"):
+            setattr(data, name, value)
+    whole = data.clips["training"]
+    left_out = torch.tensor([name.partition("/")[0] in row.fold for name in whole.names])
+    if row.fold:
+        data.clips["training"] = _some(whole, ~left_out)
+    training = Variant(row, labels=data.labels, augmentation=augmentation, **settings)
+    callbacks: list[Callback] = [GradientFlow(every=100)]
+    if row.average:
+        callbacks.append(EMAWeightAveraging(decay=row.average))
+    started = time.monotonic()
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=epochs * row.epochs, gradient_clip_val=recipe["trainer"]["gradient_clip_val"],
+        precision="bf16-mixed", callbacks=callbacks, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, limit_val_batches=0, use_distributed_sampler=False,
+    )  # fmt: skip
+    trainer.fit(training, datamodule=data)
+    seconds = time.monotonic() - started
+    data.clips["training"] = whole
+    model = training.model.eval()
+    clips = data.clips["validation"]
+    report = evaluate_clips(model, clips, data.protocol, "validation", row.pool)
+    found = {
+        "question": row.question, "row": row.name, "seed": seed, "epochs": epochs * row.epochs,
+        "parameters": model.parameter_count, "accuracy": report.accuracy, "mean_accuracy": report.mean_accuracy,
+        "seconds": round(seconds, 1),
+    }  # fmt: skip
+    if row.streamed:
+        noise = load_noise(data.folder, "validation")
+        found["streamed"] = evaluate_stream(model, clips, noise, data.protocol, "validation").accuracy
+    if row.fold:
+        unheard = _some(whole, left_out)
+        by_word = {}
+        for word in row.fold:
+            chosen = _some(unheard, torch.tensor([name.startswith(f"{word}/") for name in unheard.names]))
+            said = evaluate_clips(model, chosen, data.protocol, "training")
+            by_word[word] = said.confusion[said.labels.index(UNKNOWN), said.labels.index(UNKNOWN)] / said.clips
+        found["unheard_words"] = {word: float(share) for word, share in by_word.items()}
+    found["gradient"] = callbacks[0].history[-1] if row.question in (0, 1) else None  # type: ignore[attr-defined]
+    return found
+
+
+def _some(clips: Any, chosen: Tensor) -> Any:
+    names = [name for name, keep in zip(clips.names, chosen.tolist(), strict=True) if keep]
+    return replace(clips, waves=clips.waves[chosen], targets=clips.targets[chosen], names=names)
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Markdown: a line a row, the mean over its seeds, and the difference from the recipe's."""
+    lines = ["| | change | parameters | seeds | accuracy | difference | mean over classes | streamed |",
+             "|--:|---|--:|--:|--:|--:|--:|--:|"]  # fmt: skip
+    by_row: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        by_row.setdefault(result["row"], []).append(result)
+    middle = np.mean([result["accuracy"] for result in by_row["the recipe"]])
+    for row in ROWS:
+        if found := by_row.get(row.name):
+            accuracy = np.mean([result["accuracy"] for result in found])
+            streamed = [result["streamed"] for result in found if "streamed" in result]
+            lines.append(
+                f"| {row.question or ''} | {row.name} | {found[0]['parameters']:,} | {len(found)} | {accuracy:.2%} | "
+                f"{100 * (accuracy - middle):+.2f} | {np.mean([result['mean_accuracy'] for result in found]):.2%} | "
+                f"{f'{np.mean(streamed):.2%}' if streamed else ''} |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run what is missing, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, metavar="CORPUS", help="train the rows that are missing on this corpus")
+    parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these rows")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE")
+    options = parser.parse_args()
+    known = [row.name for row in ROWS]
+    if unknown := [name for name in options.rows or [] if name not in known]:
+        parser.error(f"no row {unknown[0]!r}: expected some of {known}")
+
+    def results() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in options.results.read_text().splitlines()] if options.results.is_file() else []
+
+    if options.data:
+        data = SpeechCommands(str(options.data), allow_partial=True)
+        data.setup("fit")
+        for row in ROWS:
+            if options.rows and row.name not in options.rows:
+                continue
+            if (row.name, options.seed) not in {(result["row"], result["seed"]) for result in results()}:
+                found = run(row, data, options.seed, options.epochs)
+                print(f"{row.name}: {found['accuracy']:.2%}, {found['seconds']:.0f} s", flush=True)
+                with options.results.open("a") as file:
+                    file.write(json.dumps(found) + "\n")
+    print(table(results()))
+
+
+if __name__ == "__main__":
+    main()
