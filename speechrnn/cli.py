@@ -276,7 +276,8 @@ def _parser() -> argparse.ArgumentParser:
         "  speechrnn train recipes/quickstart.yaml --model.hidden_size 192 --trainer.max_epochs 5\n"
         "  speechrnn train recipes/v2_12.yaml --data.folder CORPUS --trainer.strategy ddp --trainer.devices 4\n\n"
         "`speechrnn train RECIPE.yaml --print_config` shows every key. The run is kept in runs/NAME: recipe.yaml, last.ckpt,\n"
-        "best.ckpt, csv/, tensorboard/, curves.png, confusion.png and model/, the folder that the other commands take.",
+        "best.ckpt, csv/, tensorboard/, curves.png, confusion.png, gradients.png and model/, the folder that the other commands\n"
+        "take.",
     )
     this.add_argument("recipe", metavar="RECIPE.yaml", help="what to train on what")
     this.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint, if there is one")

@@ -5,7 +5,7 @@ In: a model and labelled clips (data). Out: a `Report` of plain numbers. It does
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,17 @@ from speechrnn.stream import Stream
 BATCH = 256
 SHORT_SAMPLES = 4_800  # 0.3 s
 SILENCES = 200  # cuts of a noise alone
+WORST = 20  # mistakes that a report names
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A clip that was heard as what it is not: its name, its label, the answer, and the answer's probability."""
+
+    name: str
+    label: str
+    answer: str
+    score: float
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,7 @@ class Report:
         protocol: which clips have which label.
         split: training, validation or testing.
         streamed: whether the clips were heard in one stream; else each alone, from silence.
+        mistakes: every clip that was heard as what it is not, the surest answer first.
     """
 
     labels: tuple[str, ...]
@@ -39,6 +51,7 @@ class Report:
     protocol: str
     split: str
     streamed: bool = False
+    mistakes: tuple[Mistake, ...] = ()
 
     @property
     def clips(self) -> int:
@@ -95,6 +108,7 @@ class Report:
             "per_label": list(self.per_label()),
             "labels": list(self.labels),
             "confusion": self.confusion.tolist(),
+            "mistakes": [asdict(mistake) for mistake in self.mistakes[:WORST]],
         }
 
     def summary(self) -> str:
@@ -144,10 +158,10 @@ def evaluate_clips(model: Model, clips: Clips, protocol: str, split: str, pool: 
     model.eval()
     device = model.input.weight.device
     answers = [
-        pool(model(waves.to(device).float() / 32768)[0]).argmax(-1).cpu()
+        pool(model(waves.to(device).float() / 32768)[0]).cpu()
         for waves in progress(torch.split(clips.waves, BATCH), "evaluating")
     ]
-    return _count(model, index[clips.targets], torch.cat(answers), protocol, split)
+    return _count(model, index[clips.targets], clips.names, torch.cat(answers), protocol, split)
 
 
 @torch.inference_mode()
@@ -178,8 +192,9 @@ def evaluate_stream(model: Model, clips: Clips, noise: Tensor, protocol: str, sp
         start = int(random.integers(0, len(noise) - length + 1))
         between = noise[start : start + length].float() * 10 ** (random.uniform(-40, 0) / 20)
         recent = torch.cat((recent, stream.push(torch.cat((between, clips.waves[place].float())) / 32768)))[-window:]
-        answers.append(pool(recent.unsqueeze(0)).argmax(-1).cpu())
-    return _count(model, index[clips.targets[order]], torch.cat(answers), protocol, split, streamed=True)
+        answers.append(pool(recent.unsqueeze(0)).cpu())
+    names = [clips.names[place] for place in order]
+    return _count(model, index[clips.targets[order]], names, torch.cat(answers), protocol, split, streamed=True)
 
 
 @torch.inference_mode()
@@ -271,7 +286,14 @@ def _label_index(model: Model, clips: Clips) -> Tensor:
     return torch.tensor([model.config.labels.index(label) for label in clips.labels])
 
 
-def _count(model: Model, truth: Tensor, answers: Tensor, protocol: str, split: str, streamed: bool = False) -> Report:
+def _count(
+    model: Model, truth: Tensor, names: Sequence[str], logits: Tensor, protocol: str, split: str, streamed: bool = False
+) -> Report:
+    """Compare the pooled logits (n, C) of clips with their true labels (n,)."""
     labels = model.config.labels
+    scores, answers = logits.softmax(-1).max(-1)
     counts = torch.bincount(truth * len(labels) + answers, minlength=len(labels) ** 2)
-    return Report(labels, counts.view(len(labels), len(labels)).numpy(), protocol, split, streamed)
+    wrong = (answers != truth).nonzero()[:, 0].tolist()
+    mistakes = [Mistake(names[i], labels[int(truth[i])], labels[int(answers[i])], float(scores[i])) for i in wrong]
+    mistakes.sort(key=lambda mistake: -mistake.score)
+    return Report(labels, counts.view(len(labels), len(labels)).numpy(), protocol, split, streamed, tuple(mistakes))

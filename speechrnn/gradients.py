@@ -37,7 +37,8 @@ class GradientFlow(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Watch this step, if it is its turn."""
-        if trainer.global_step % self.every == 0:
+        measured = self.history and self.history[-1]["step"] == trainer.global_step  # where batches are accumulated
+        if trainer.global_step % self.every == 0 and not measured:
             self._norms = {}
             for layer, recurrence in enumerate(_recurrences(pl_module)):
                 self._hooks.append(recurrence.register_forward_hook(self._watch(layer)))

@@ -143,6 +143,41 @@ def gradients(runs: Sequence[tuple[str, list[dict[str, Any]]]], seconds_per_step
     return figure
 
 
+def systems(published: Sequence[dict[str, Any]], ours: Sequence[dict[str, Any]], title: str) -> Figure:
+    """Accuracy against size: published systems, and ours with the interval of each, joined by a line.
+
+    Args:
+        published: of each `system`, `kind`, `parameters`, `accuracy` (%) and the `test` it was measured on.
+        ours: of each `system`, `parameters`, `accuracy` (%) and `interval` (lower and upper end, %).
+        title: says what ours was measured on.
+    """
+    kinds = {"vanilla recurrence": (ORANGE, "o"), "gated recurrence": ("#009e73", "s"), "convolution": ("#56b4e9", "^")}
+    kinds["attention"] = ("#cc79a7", "D")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8, 5), layout="constrained")
+        axes = figure.add_subplot()
+        for kind, (colour, marker) in kinds.items():
+            for test, fill in (("V2-12", colour), ("V1-12", "white")):
+                chosen = [row for row in published if row["kind"] == kind and row["test"] == test]
+                label = f"{kind}, published on {test}" if chosen else None
+                places = [(float(row["parameters"]), float(row["accuracy"])) for row in chosen]
+                axes.plot(*zip(*places, strict=True) if places else ([], []), marker, color=colour, mfc=fill, label=label)
+        for row in published:
+            place = float(row["parameters"]), float(row["accuracy"])
+            axes.annotate(row["system"], place, (4, 4), textcoords="offset points", fontsize=6, color="#444444")
+        sizes, rates = [row["parameters"] for row in ours], [row["accuracy"] for row in ours]
+        spread = [[row["accuracy"] - row["interval"][0] for row in ours], [row["interval"][1] - row["accuracy"] for row in ours]]
+        label = "vanilla recurrence, ours"
+        axes.errorbar(sizes, rates, spread, fmt="o-", color=ORANGE, capsize=3, linewidth=2, markersize=7, label=label)
+        for row in ours:
+            place = row["parameters"], row["accuracy"]
+            axes.annotate(row["system"], place, (6, -12), textcoords="offset points", fontweight="bold", color=ORANGE)
+        axes.set(xscale="log", xlabel="parameters", ylabel="accuracy", title=title)
+        axes.yaxis.set_major_formatter(PercentFormatter(100))
+        axes.legend(loc="lower right", fontsize=7)
+    return figure
+
+
 def way_of_one_wav(model: "Model", path: str | Path) -> Figure:
     """What the model makes of a file, from top to bottom: wave, MFCC, states of the last recurrence, logits pooled to a word."""
     import librosa.display

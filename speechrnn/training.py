@@ -35,13 +35,14 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 import speechrnn
 from speechrnn import checkpoint, plots
 from speechrnn.augment import Augmentation
-from speechrnn.data import UNKNOWN, SpeechCommands, global_seed, progress
-from speechrnn.evaluation import Report, evaluate_clips
+from speechrnn.data import UNKNOWN, SpeechCommands, global_seed, load_noise, progress
+from speechrnn.evaluation import Report, evaluate_clips, evaluate_stream
 from speechrnn.features import Mfcc
 from speechrnn.gradients import GradientFlow
 from speechrnn.model import Model, ModelConfig, pool
 
 FEATURE_BATCH = 256
+FRONT_END = ("window_ms", "hop_ms", "fft_size", "mel_low_hz", "mel_high_hz", "mel_bands", "log_floor", "stack")
 TEMPERATURE = 2.0  # by which teacher's and pupil's logits are divided; its square keeps the gradient's size (same source)
 
 
@@ -52,13 +53,13 @@ class Training(LightningModule):
         labels: of the classes; they come from the data.
         learning_rate: AdamW's highest, after the warm-up, for all but the matrices of the blocks.
         matrix_learning_rate: Muon's highest, for the matrices of the blocks: W_ih, W_hh and the feed-forward parts.
-        weight_decay: of all matrices but W_hh; biases and normalisations have none either.
+        weight_decay: of all matrices; biases and normalisations have none.
         warm_up: share of all steps in which the learning rates rise from 0; then they fall as a cosine to 0.
         label_smoothing: probability taken from the true label and spread over all.
         carry_state: share of the clips that start from the state the clip before left, as in a stream, not from silence (as
             `--rolling` in EdgeML's FastGRNN).
         teacher: a model whose answers are learned beside the labels (Hinton, Vinyals and Dean 2015, arXiv 1503.02531), as a
-            shipped name or a folder; its mel bands must be those of this model.
+            shipped name or a folder; its labels and mel frames must be those of this model.
         teacher_share: share of the loss that is the teacher's.
         augmentation: how far training clips differ from the recorded ones.
         **model: shape and features, see `ModelConfig`.
@@ -85,12 +86,14 @@ class Training(LightningModule):
         self.label_smoothing, self.carry_state = label_smoothing, carry_state
         self.teacher_share = teacher_share
         self.teacher = None if teacher is None else checkpoint.load(teacher).requires_grad_(False)
-        if self.teacher is not None and self.teacher.config.labels != self.model.config.labels:
-            raise ValueError(
-                f"teacher {teacher} has the labels {' '.join(self.teacher.config.labels)}: expected {' '.join(labels)}"
-            )
+        for name in ("labels", *FRONT_END):
+            theirs, ours = getattr((self.teacher or self.model).config, name), getattr(self.model.config, name)
+            if theirs != ours:
+                raise ValueError(f"teacher {teacher} has {name} {theirs}: expected {ours}, for it hears the same frames")
         self.augmentation = augmentation
         self.unknown = labels.index(UNKNOWN) if UNKNOWN in labels else -1
+        self.carried: Tensor | None = None  # h after the clips before
+        self.epoch_started: float | None = None
         self.training_accuracy = MulticlassAccuracy(len(labels), average="micro")
         self.validation_accuracy = MulticlassAccuracy(len(labels), average="micro")
         self.validation_confusion = MulticlassConfusionMatrix(len(labels))
@@ -114,7 +117,7 @@ class Training(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Begin each epoch from silence: a resumed run has no clip before."""
-        self.carried: Tensor | None = None
+        self.carried = None
         self.epoch_started = time.monotonic()
 
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
@@ -156,6 +159,8 @@ class Training(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's speed; where no progress bar is shown, say how it went in a line."""
+        if self.epoch_started is None:  # resumed from a checkpoint that the epoch's validation wrote: nothing is left to train
+            return
         trainer: Any = self.trainer
         seconds = time.monotonic() - self.epoch_started
         self.log("epoch_seconds", seconds)
@@ -302,12 +307,14 @@ class _TrainCli(LightningCLI):
         if trainer["precision"] is None:
             on_gpu = trainer["accelerator"] in ("auto", "gpu", "cuda") and torch.cuda.is_available()
             kwargs["precision"] = "16-mixed" if on_gpu else "32-true"
+        if (trainer["max_epochs"] or 0) > 0:  # a run too short for its first validation would have no best epoch
+            kwargs["check_val_every_n_epoch"] = min(trainer["check_val_every_n_epoch"] or 1, trainer["max_epochs"])
         kwargs["logger"] = [CSVLogger(folder, name="csv"), TensorBoardLogger(folder, name="tensorboard")]
         kwargs["plugins"] = [*(trainer["plugins"] or []), _WholeFiles()]
         kwargs["callbacks"] = [
             ModelCheckpoint(folder, "best", monitor="validation_accuracy", mode="max", enable_version_counter=False),
             # Not `save_last`: that is written only when the best is, and a run would resume from there.
-            ModelCheckpoint(folder, "last", enable_version_counter=False),
+            ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False),
             GradientFlow(),
             *(trainer["callbacks"] or []),
         ]
@@ -341,6 +348,7 @@ def run(recipe: str, overrides: list[str], resume: bool = False) -> Path | None:
     warnings.filterwarnings("ignore", r"\s*(By default only one JsonargparseDeprecationWarning|.* was deprecated in v4\.49)")
     warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec.` is deprecated")
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")  # the teacher
     cli = _parse(["--config", recipe, *overrides], Path("runs") / Path(recipe).stem)
     trainer: Any = cli.trainer
     if cli.config["trainer"]["profiler"]:
@@ -432,7 +440,9 @@ def _finish(cli: _TrainCli, folder: Path, started: datetime.datetime) -> Path:
     hardware = torch.cuda.get_device_name() if trainer.strategy.root_device.type == "cuda" else f"{platform.machine()} CPU"
     training.load_state_dict(best["state_dict"])
     model = training.model.cpu()
-    report = evaluate_clips(model, data.clips["validation"], data.protocol, "validation")
+    clips, noise = data.clips["validation"], load_noise(data.folder, "validation")
+    report = evaluate_clips(model, clips, data.protocol, "validation")
+    stream = evaluate_stream(model, clips, noise, data.protocol, "validation")
     facts = {
         "recipe": (folder / "recipe.yaml").read_text(),
         "seed": global_seed(),
@@ -448,8 +458,8 @@ def _finish(cli: _TrainCli, folder: Path, started: datetime.datetime) -> Path:
         model,
         folder / "model",
         training=facts,
-        scores={"validation": report.to_dict()},
-        card=model_card(model, facts, report),
+        scores={"validation": report.to_dict(), "validation_stream": stream.to_dict()},
+        card=model_card(model, facts, report, stream),
     )
     plots.save(plots.curves(folder, folder.name), folder / "curves.png")
     flow = next(callback for callback in trainer.callbacks if isinstance(callback, GradientFlow))
@@ -461,7 +471,7 @@ def _finish(cli: _TrainCli, folder: Path, started: datetime.datetime) -> Path:
     return folder / "model"
 
 
-def model_card(model: Model, facts: dict[str, Any], report: Report) -> str:
+def model_card(model: Model, facts: dict[str, Any], report: Report, stream: Report) -> str:
     """A model card (Mitchell et al. 2019, arXiv 1810.03993) from the facts of a run."""
     config = model.config
     words = ", ".join(config.words)
@@ -480,7 +490,8 @@ Trained on {facts["clips"]["training"]:,} clips of `{facts["corpus"]}`, protocol
 
 ## Accuracy on the validation split, on which the epoch was chosen
 
-{report.summary()}
+- Each clip alone: {report.summary()}.
+- All clips in one stream, with background between them and a state that is never reset: {stream.summary()}.
 
 {report.table()}
 

@@ -1,23 +1,41 @@
 """What `speechrnn.augment` promises: nothing beyond what was asked, noise at the ratio drawn, masks no larger than said."""
 
 import math
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 import torch
+from tolerances import LOG_POWER
 from torch import Tensor
 
 from speechrnn.augment import Augmentation
 
+FLOOR = 1e-6
+SILENCE = math.log(FLOOR)
 NOTHING = Augmentation(
-    shift_ms=0, gain_db=0, noise_probability=0, snr_low_db=0, snr_high_db=0,
-    time_masks=0, time_mask_frames=0, mel_masks=0, mel_mask_bands=0,
+    shift_frames=0, gain_db=0, noise_probability=0, snr_low_db=0, snr_high_db=0,
+    time_masks=0, time_mask_frames=0, mel_masks=0, mel_mask_bands=0, strange=0,
 )  # fmt: skip
-NO_NOISE = torch.empty(0)
+NO_NOISE = torch.empty(0, 40)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def frames(power: Tensor) -> Tensor:
+    """Log mel frames of this power, as the features give them."""
+    return torch.log(power + FLOOR)
+
+
+def power(log_mel: Tensor) -> Tensor:
+    """In float64: in single precision the floor would not come off exactly."""
+    return log_mel.double().exp() - FLOOR
+
+
+def decibels(ratio: Tensor) -> Tensor:
+    return 10 * ratio.log10()
 
 
 def stretches(masked: Tensor) -> list[int]:
@@ -30,107 +48,136 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-def test_zeros_change_nothing() -> None:
-    wave, log_mel = random(5, 800), random(5, 98, 40)
-    assert NOTHING.wave(wave, random(4_000)).equal(wave)
-    torch.testing.assert_close(NOTHING.log_mel(log_mel), log_mel)
+@pytest.mark.parametrize("level", [1e4, 1.0, 1e-5, 0.0])
+def test_zeros_change_nothing_but_the_last_digit(level: float) -> None:
+    log_mel = frames(level * random(5, 99, 40).square())
+    torch.testing.assert_close(NOTHING(log_mel, random(200, 40), FLOOR), log_mel, rtol=0, atol=LOG_POWER)
+    unknown = torch.ones(5, dtype=torch.bool)
+    assert NOTHING.make_strange(log_mel, unknown).equal(log_mel)
 
 
 @pytest.mark.parametrize("sizes", [{"time_mask_frames": 0, "mel_mask_bands": 0}, {"time_masks": 0, "mel_masks": 0}])
 def test_masks_of_no_size_or_number_change_nothing(sizes: dict[str, int]) -> None:
-    log_mel = random(5, 98, 40)
-    torch.testing.assert_close(replace(Augmentation(), **sizes).log_mel(log_mel), log_mel)
+    log_mel = random(5, 99, 40)
+    masked = replace(NOTHING, **{"time_masks": 2, "mel_masks": 2, "time_mask_frames": 9, "mel_mask_bands": 9} | sizes)
+    torch.testing.assert_close(masked(log_mel, NO_NOISE, FLOOR), log_mel, rtol=0, atol=LOG_POWER)
 
 
 def test_input_is_left_as_it_was() -> None:
-    wave, noise, log_mel = random(5, 800), random(4_000), random(5, 98, 40)
-    copies = wave.clone(), noise.clone(), log_mel.clone()
-    Augmentation().wave(wave, noise)
-    Augmentation().log_mel(log_mel)
-    assert wave.equal(copies[0]) and noise.equal(copies[1]) and log_mel.equal(copies[2])
+    log_mel, noise, unknown = random(5, 99, 40), random(400, 40), torch.tensor([True, False, True, True, False])
+    copies = log_mel.clone(), noise.clone(), unknown.clone()
+    everything = Augmentation(time_masks=2, mel_masks=2, strange=1)
+    everything(log_mel, noise, FLOOR)
+    everything.make_strange(log_mel, unknown)
+    assert log_mel.equal(copies[0]) and noise.equal(copies[1]) and unknown.equal(copies[2])
 
 
 def test_shift_goes_up_to_its_bound_to_both_sides_and_fills_with_silence() -> None:
-    samples, reach = 100, 8  # 0.5 ms
-    wave = torch.arange(1.0, samples + 1).repeat(2_000, 1)
-    shifted = replace(NOTHING, shift_ms=0.5).wave(wave, NO_NOISE)
-    assert shifted.shape == wave.shape
+    length, reach = 50, 8
+    ramp = torch.arange(1.0, length + 1)  # the power is the frame's number
+    clips = frames(ramp[:, None].expand(2_000, length, 4))
+    shifted = replace(NOTHING, shift_frames=reach)(clips, NO_NOISE, FLOOR)
+    assert shifted.shape == clips.shape
     shifts = set()
     for row in shifted:
-        place = int(row.argmax())
-        shift = place + 1 - int(row[place])
-        expected = torch.zeros(samples)
-        expected[max(0, shift) : samples + min(0, shift)] = wave[0, max(0, -shift) : samples - max(0, shift)]
-        assert row.equal(expected)
+        place = int(row[:, 0].argmax())
+        shift = place + 1 - round(power(row[place, 0]).item())
+        expected = torch.full((length, 4), SILENCE)
+        expected[max(0, shift) : length + min(0, shift)] = clips[0, max(0, -shift) : length - max(0, shift)]
+        torch.testing.assert_close(row, expected, rtol=0, atol=LOG_POWER)
         shifts.add(shift)
     assert shifts == set(range(-reach, reach + 1))
 
 
 def test_gain_lies_within_its_bounds_and_is_one_number_a_clip() -> None:
-    wave = random(1_000, 50)
-    ratio = replace(NOTHING, gain_db=6).wave(wave, NO_NOISE) / wave
-    torch.testing.assert_close(ratio, ratio[:, :1].expand_as(ratio))
-    decibels = 20 * ratio[:, 0].log10()
-    assert -6.001 <= decibels.min() < -5.9 and 5.9 < decibels.max() <= 6.001
-    assert abs(decibels.mean()) < 0.5
+    clips = frames(random(1_000, 10, 4).square() + 0.1)
+    change = decibels(power(replace(NOTHING, gain_db=6)(clips, NO_NOISE, FLOOR)) / power(clips))
+    torch.testing.assert_close(change, change[:, :1, :1].expand_as(change), rtol=0, atol=1e-4)
+    change = change[:, 0, 0]
+    assert -6.001 <= change.min() < -5.9 and 5.9 < change.max() <= 6.001
+    assert abs(change.mean()) < 0.5
+
+
+def test_gain_does_not_raise_silence() -> None:
+    silent = torch.full((50, 10, 4), SILENCE)
+    torch.testing.assert_close(replace(NOTHING, gain_db=20)(silent, NO_NOISE, FLOOR), silent, rtol=0, atol=LOG_POWER)
+
+
+def added_noise(augmentation: Augmentation, clips: Tensor, noise: Tensor) -> Tensor:
+    """What an augmentation adds to the power of each frame and band."""
+    return power(augmentation(clips, noise, FLOOR)) - power(clips)
+
+
+def measured_snr(clips: Tensor, added: Tensor) -> Tensor:
+    return decibels(power(clips).sum((1, 2)) / added.sum((1, 2)))
 
 
 @pytest.mark.parametrize("snr_db", [-5.0, 0.0, 12.0, 30.0])
-@pytest.mark.parametrize("level", [1.0, 1e-3])
+@pytest.mark.parametrize("level", [1e3, 1e-3])
 def test_noise_has_the_ratio_drawn(snr_db: float, level: float) -> None:
-    wave, noise = level * random(20, 4_000), 0.3 * random(50_000, seed=1)
-    noise[25_000:] *= 1e-2  # quiet parts of a noise are raised too
-    added = replace(NOTHING, noise_probability=1, snr_low_db=snr_db, snr_high_db=snr_db).wave(wave, noise) - wave
-    measured = 10 * (wave.square().sum(1) / added.square().sum(1)).log10()
-    torch.testing.assert_close(measured, torch.full((20,), snr_db), atol=0.02, rtol=0)
+    clips = frames(level * random(20, 50, 40).square())
+    quiet_half = torch.ones(1_000, 1)
+    quiet_half[500:] = 1e-4  # quiet parts of a noise are raised too
+    noise = frames(0.1 * quiet_half * random(1_000, 40, seed=1).square())
+    added = added_noise(replace(NOTHING, noise_probability=1, snr_low_db=snr_db, snr_high_db=snr_db), clips, noise)
+    torch.testing.assert_close(measured_snr(clips, added), torch.full((20,), snr_db).double(), atol=0.02, rtol=0)
 
 
 def test_ratios_fill_their_range() -> None:
-    wave = random(2_000, 100)
-    added = replace(NOTHING, noise_probability=1, snr_low_db=5, snr_high_db=30).wave(wave, random(9_000, seed=1)) - wave
-    measured = 10 * (wave.square().sum(1) / added.square().sum(1)).log10()
+    clips, noise = frames(random(2_000, 10, 8).square()), frames(random(500, 8, seed=1).square())
+    added = added_noise(replace(NOTHING, noise_probability=1, snr_low_db=5, snr_high_db=30), clips, noise)
+    measured = measured_snr(clips, added)
     assert 4.99 < measured.min() < 5.2 and 29.8 < measured.max() < 30.01
     assert measured.mean().item() == pytest.approx(17.5, abs=0.7)
 
 
 def test_noise_comes_from_every_place_of_the_noise() -> None:
-    ramp = torch.arange(1.0, 31.0)
-    added = replace(NOTHING, noise_probability=1).wave(torch.ones(1_000, 10), ramp) - 1
+    ramp = frames(torch.arange(1.0, 31.0)[:, None].expand(30, 4))
+    added = added_noise(replace(NOTHING, noise_probability=1), frames(torch.ones(1_000, 10, 4)), ramp)[:, :, 0]
     starts = {round((row[0] / (row[1] - row[0])).item()) for row in added}  # a scaled ramp still tells where it starts
     assert starts == set(range(1, 22))
 
 
+def test_noise_keeps_the_shape_of_its_frames_and_bands() -> None:
+    clips, noise = frames(torch.ones(5, 30, 40)), frames(random(30, 40, seed=1).square())  # one place to take it from
+    added = added_noise(replace(NOTHING, noise_probability=1), clips, noise)
+    for clip in added:
+        torch.testing.assert_close(clip / clip.mean(), power(noise) / power(noise).mean(), rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("probability", [0.0, 0.3, 0.8, 1.0])
 def test_share_of_noisy_clips_is_the_probability(probability: float) -> None:
-    wave = random(4_000, 20)
-    added = replace(NOTHING, noise_probability=probability).wave(wave, random(1_000, seed=1)) - wave
-    noisy = (added != 0).any(1)
+    clips, noise = frames(random(4_000, 10, 4).square()), frames(random(100, 4, seed=1).square())
+    added = added_noise(replace(NOTHING, noise_probability=probability), clips, noise)
+    noisy = added.sum((1, 2)) > 0.5 * power(clips).sum((1, 2))
     assert noisy.float().mean().item() == pytest.approx(probability, abs=0.03 if 0 < probability < 1 else 0)
 
 
-@pytest.mark.parametrize("length", [0, 799])
-def test_noise_shorter_than_a_clip_is_not_used(length: int) -> None:
-    wave = random(4, 800)
-    assert replace(NOTHING, noise_probability=1).wave(wave, random(length)).equal(wave)
+@pytest.mark.parametrize("length", [0, 49])
+def test_noise_shorter_than_a_clip_is_left_out(length: int) -> None:
+    clips = frames(random(4, 50, 40).square())
+    noisy = replace(NOTHING, noise_probability=1)(clips, frames(random(length, 40, seed=1).square()), FLOOR)
+    torch.testing.assert_close(noisy, clips, rtol=0, atol=LOG_POWER)
 
 
 @pytest.mark.parametrize("quiet", ["clip", "noise", "both"])
 def test_digital_silence_stays_finite(quiet: str) -> None:
-    wave, noise = random(30, 800), random(4_000, seed=1)
+    clips, noise = frames(random(30, 50, 40).square()), frames(random(400, 40, seed=1).square())
     if quiet != "noise":
-        wave.zero_()
+        clips.fill_(SILENCE)
     if quiet != "clip":
-        noise.zero_()
-    noisy = Augmentation(snr_low_db=-20, snr_high_db=-20, noise_probability=1).wave(wave, noise)
+        noise.fill_(SILENCE)
+    noisy = Augmentation(snr_low_db=-20, snr_high_db=-20, noise_probability=1)(clips, noise, FLOOR)
     assert noisy.isfinite().all()
-    assert quiet == "noise" or not noisy.any(), "a silent clip stays silent: its level times any ratio is zero"
+    if quiet != "noise":  # its level times any ratio is zero
+        torch.testing.assert_close(noisy, clips, rtol=0, atol=LOG_POWER)
 
 
 @pytest.mark.parametrize(("axis", "masks", "size"), [(1, 1, 10), (1, 3, 10), (2, 1, 5), (2, 2, 5)])
 def test_masks_are_no_more_and_no_larger_than_said(axis: int, masks: int, size: int) -> None:
     names = ("time_masks", "time_mask_frames") if axis == 1 else ("mel_masks", "mel_mask_bands")
-    log_mel = random(400, 98, 40) + 7
-    masked = replace(NOTHING, **{names[0]: masks, names[1]: size}).log_mel(log_mel)
+    log_mel = random(400, 99, 40) + 7
+    masked = replace(NOTHING, **{names[0]: masks, names[1]: size})(log_mel, NO_NOISE, FLOOR)
     assert masked.shape == log_mel.shape
     changed = ~torch.isclose(masked, log_mel, atol=1e-4).all(3 - axis)
     runs = [stretches(row) for row in changed]
@@ -142,25 +189,30 @@ def test_masks_are_no_more_and_no_larger_than_said(axis: int, masks: int, size: 
 
 
 def test_masked_value_is_the_mean_of_the_clip_and_the_rest_is_kept() -> None:
-    log_mel = random(50, 98, 40) + torch.arange(50.0)[:, None, None]
-    masked = replace(Augmentation(), time_masks=2, mel_masks=2).log_mel(log_mel)
+    log_mel = random(50, 99, 40) + torch.arange(50.0)[:, None, None] / 5
+    masked = replace(NOTHING, time_masks=2, time_mask_frames=10, mel_masks=2, mel_mask_bands=5)(log_mel, NO_NOISE, FLOOR)
     changed = ~torch.isclose(masked, log_mel, atol=1e-4)
     assert 0.02 < changed.float().mean() < 0.4
     mean = log_mel.mean((1, 2), keepdim=True).expand_as(masked)
-    torch.testing.assert_close(masked[changed], mean[changed])
+    torch.testing.assert_close(masked[changed], mean[changed], rtol=0, atol=1e-4)
 
 
 def test_clips_of_a_batch_differ_from_each_other() -> None:
-    waves = Augmentation().wave(random(1, 8_000).expand(20, -1), random(20_000, seed=1))
-    assert len({str(row.tolist()) for row in waves}) == 20
-    frames = Augmentation().log_mel(random(1, 98, 40).expand(20, -1, -1))
-    assert len({str(clip.tolist()) for clip in frames}) == 20
+    clips = Augmentation()(frames(random(1, 99, 40).square()).expand(20, -1, -1), frames(random(500, 40).square()), FLOOR)
+    assert len({str(clip.tolist()) for clip in clips}) == 20
 
 
 def test_same_torch_seed_gives_the_same_and_another_seed_another() -> None:
+    everything = Augmentation(time_masks=1, mel_masks=1, strange=0.5)
+    clips, noise, unknown = (
+        frames(random(12, 99, 40).square()),
+        frames(random(500, 40, seed=1).square()),
+        torch.arange(12) % 2 > 0,
+    )
+
     def augmented(seed: int) -> tuple[Tensor, Tensor]:
         torch.manual_seed(seed)
-        return Augmentation().wave(random(4, 2_000), random(9_000, seed=1)), Augmentation().log_mel(random(4, 98, 40))
+        return everything(clips, noise, FLOOR), everything.make_strange(clips, unknown)
 
     one, again, other = augmented(1), augmented(1), augmented(2)
     assert one[0].equal(again[0]) and one[1].equal(again[1])
@@ -168,9 +220,72 @@ def test_same_torch_seed_gives_the_same_and_another_seed_another() -> None:
 
 
 def test_defaults_reach_as_far_as_the_recipes_they_come_from() -> None:
-    assert (Augmentation().shift_ms, Augmentation().noise_probability) == (100, 0.8)
-    wave = torch.zeros(500, 16_000)
-    wave[:, 8_000] = 1
-    places = replace(NOTHING, shift_ms=100).wave(wave, NO_NOISE).argmax(1) - 8_000
-    assert -1_600 <= places.min() < -1_500 and 1_500 < places.max() <= 1_600
-    assert math.isclose(places.float().mean().item(), 0, abs_tol=150)
+    assert (Augmentation().shift_frames, Augmentation().noise_probability, Augmentation().strange) == (10, 0.8, 0)
+    clips = torch.full((500, 99, 2), SILENCE)
+    clips[:, 50] = 0
+    places = replace(NOTHING, shift_frames=Augmentation().shift_frames)(clips, NO_NOISE, FLOOR)[:, :, 0].argmax(1) - 50
+    assert (places.min(), places.max()) == (-10, 10)
+    assert math.isclose(places.float().mean().item(), 0, abs_tol=1)
+
+
+# Words nobody said
+
+
+def kind_of(made: Tensor, word: Tensor, clips: Tensor, unknown: Tensor) -> str:
+    """What was made of a word, from which clips (B, T, M) of its batch."""
+    if made.equal(word.flip(0)):
+        return "reversed"
+    words = clips[unknown]
+    for cut in range(len(word) // 3, 2 * (len(word) // 3)):
+        if (made[cut:] == words[:, cut:]).all((1, 2)).any():
+            if made[:cut].equal(word[:cut]):
+                return "goes on as another"
+            if (made[:cut] == clips[:, :cut]).all((1, 2)).any():
+                return "begins as any clip"
+    both = (words.exp() + word.exp()).log()
+    assert torch.isclose(made, both, rtol=0, atol=LOG_POWER).all((1, 2)).any(), "made of something else"
+    return "two at once"
+
+
+def test_strange_words_are_a_quarter_each_of_four_kinds() -> None:
+    clips, unknown = random(600, 30, 4), torch.arange(600) % 2 == 0
+    strange = replace(NOTHING, strange=1).make_strange(clips, unknown)
+    kinds = Counter(kind_of(made, word, clips, unknown) for made, word in zip(strange[unknown], clips[unknown], strict=True))
+    assert set(kinds) == {"reversed", "two at once", "goes on as another", "begins as any clip"}
+    assert all(count / 300 == pytest.approx(1 / 4, abs=0.1) for count in kinds.values()), kinds
+
+
+def test_only_unknown_words_are_made_strange() -> None:
+    log_mel, unknown = random(200, 30, 4), torch.arange(200) % 2 == 0
+    strange = replace(NOTHING, strange=1).make_strange(log_mel, unknown)
+    assert strange[~unknown].equal(log_mel[~unknown])
+    changed = (strange != log_mel).any((1, 2))
+    assert changed[unknown].float().mean() > 0.95, "a word may go on as itself"
+
+
+def test_commands_only_begin_strange_words_and_end_within_their_middle_third() -> None:
+    """A whole command in a strange word would teach that commands are unknown."""
+    clips, unknown = random(600, 30, 4), torch.arange(600) % 2 == 0
+    clips[~unknown] = math.nan  # and shows wherever a piece of it went
+    strange = replace(NOTHING, strange=1).make_strange(clips, unknown)[unknown]
+    taken = strange.isnan().any(2)
+    lengths = set(taken.sum(1).tolist())
+    assert lengths == {0, *range(10, 20)}
+    assert all(row[: row.sum()].all() for row in taken), "from the first frame on"
+    assert taken.any(1).float().mean().item() == pytest.approx(1 / 8, abs=0.05), "half of a quarter"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_share_of_strange_words_is_what_was_asked(share: float) -> None:
+    log_mel, unknown = random(4_000, 9, 2), torch.arange(4_000) % 2 == 0
+    strange = replace(NOTHING, strange=share).make_strange(log_mel, unknown)
+    changed = (strange != log_mel).any((1, 2))
+    assert changed[unknown].float().mean().item() == pytest.approx(share, abs=0.03)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_batch_with_no_or_one_unknown_word_is_no_trouble(count: int) -> None:
+    log_mel, unknown = random(4, 30, 4), torch.arange(4) < count
+    for _ in range(20):
+        strange = replace(NOTHING, strange=1).make_strange(log_mel, unknown)
+        assert strange.isfinite().all() and strange[count:].equal(log_mel[count:])

@@ -145,7 +145,7 @@ def test_changed_byte_in_the_weights_is_noticed(folder: Path) -> None:
     assert "not the weights that were saved" in error_of(folder)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"format"', "{}", '{"format": 1}', "\xff"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"format"', "{}", '{"format": 2}', "\xff"])
 def test_damaged_config_is_said_to_be_damaged(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text, encoding="latin-1")
     assert f"{folder / 'config.json'} is damaged" in error_of(folder)

@@ -316,6 +316,51 @@ def test_info_describes_a_model_saved_without_facts(run: Run, model: Any, tmp_pa
     assert (status, error) == (0, "") and dict(rows(out))["training"] == ""
 
 
+@pytest.fixture
+def shipped(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package with three models, of which `base` is neither the largest nor the first by name."""
+    checkpoint, classes = importlib.import_module("speechrnn.checkpoint"), importlib.import_module("speechrnn.model")
+    for name, size, accuracy in (("tiny", 8, 0.75), ("base", 24, 0.875), ("a_large_one", 40, 0.96875)):
+        model = classes.Model(classes.ModelConfig(labels=("_unknown_", "yes", "no"), hidden_size=size, layers=1))
+        score = {"accuracy": accuracy, "mean_accuracy": accuracy, "clips": 4_445, "protocol": "v2-12", "streamed": False}
+        scores = {"validation": score, "validation_stream": score | {"accuracy": 0.5, "streamed": True}}
+        checkpoint.save(model, tmp_path / "shipped" / name, training={"seed": 1}, scores=scores, card="")
+    monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path / "shipped")
+    return tmp_path / "shipped"
+
+
+def test_info_without_a_model_lists_the_shipped_ones_the_largest_first(run: Run, shipped: Path) -> None:
+    status, out, error = run("info")
+    assert (status, error) == (0, "")
+    assert [(row[0], *row[2:]) for row in rows(out)] == [
+        ("a_large_one", "3 labels", "96.88% of v2-12 validation"),
+        ("base", "3 labels", "87.50% of v2-12 validation"),
+        ("tiny", "3 labels", "75.00% of v2-12 validation"),
+    ]
+    sizes = {row[0]: row[1] for row in rows(out)}
+    for name in sizes:
+        assert sizes[name] == f"{json.loads(run('info', '--json', name)[1])['parameters']:,} parameters"
+    whole = json.loads(run("info", "--json")[1])
+    assert whole.keys() == sizes.keys()
+    assert {name: f"{config['parameters']:,} parameters" for name, config in whole.items()} == sizes
+    assert whole["base"]["scores"]["validation"]["accuracy"] == 0.875
+
+
+def test_info_describes_a_shipped_model_by_name(run: Run, shipped: Path) -> None:
+    status, out, error = run("info", "base")
+    assert (status, error) == (0, "")
+    said = dict(rows(out))
+    assert (said["model"], said["labels"], said["training"]) == (str(shipped / "base"), "_unknown_ yes no", "seed 1")
+    assert said["validation"] == "87.50% of 4,445 clips, mean over classes 87.50%, v2-12"
+    assert said["validation_stream"] == "50.00% of 4,445 clips in one stream, mean over classes 87.50%, v2-12"
+
+
+def test_info_of_a_package_without_models_is_empty(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.import_module("speechrnn.checkpoint"), "SHIPPED", tmp_path / "nothing")
+    assert run("info") == (0, "", "")
+    assert run("info", "--json") == (0, "{}\n", "")
+
+
 # --- evaluate
 
 
@@ -348,6 +393,52 @@ def test_evaluate_prints_accuracy_and_a_table(run: Run, model_folder: Path, corp
     assert json.loads((tmp_path / "new/report/report.json").read_text()) == report
     assert (tmp_path / "new/report/confusion.png").read_bytes().startswith(b"\x89PNG")
     assert len(os.listdir(tmp_path / "new/report")) == 2
+
+
+@pytest.fixture
+def noisy_corpus(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same with a background noise, of which two seconds are for testing; few cuts of it alone, for time."""
+    monkeypatch.setattr(importlib.import_module("speechrnn.evaluation"), "SILENCES", 5)
+    for word in ("no", "yes"):
+        (tmp_path / "noisy" / word).parent.mkdir(exist_ok=True)
+        (tmp_path / "noisy" / word).symlink_to(corpus / word)
+    (tmp_path / "noisy" / "_background_noise_").mkdir()
+    soundfile.write(tmp_path / "noisy" / "_background_noise_" / "hiss.wav", 0.1 * noise(320_000), 16_000)
+    return tmp_path / "noisy"
+
+
+def test_evaluate_hears_all_clips_in_one_stream_and_under_conditions(
+    run: Run, model_folder: Path, noisy_corpus: Path, tmp_path: Path
+) -> None:
+    words = ("evaluate", model_folder, "--data", noisy_corpus, "--protocol", "own", "--streamed", "--conditions")
+    status, out, _ = run(*words)
+    assert status == 0
+    alone, streamed, empty, *rest = out.splitlines()
+    assert alone.endswith(" of 5 clips, own testing") and streamed.endswith(" of 5 clips in one stream, own testing")
+    assert empty == "" and rest[0].startswith("| label |") and rest[6] == ""
+    assert rest[7:9] == ["| condition | right |", "|---|--:|"]
+    table = {cells[1].strip(): cells[2].strip() for cells in (row.split("|") for row in rest[9:])}
+    assert {"as recorded", "hiss, 20 dB", "30 dB quieter", "digital zero", "hiss alone, -40 dB"} <= table.keys()
+
+    status, out, _ = run(*words, "--json", "--report", tmp_path / "report")
+    assert status == 0
+    report = json.loads(out)
+    assert (report["streamed"], report["stream"]["streamed"]) == (False, True)
+    assert report["stream"]["clips"] == report["clips"] == 5
+    assert report["accuracy"] == pytest.approx(float(alone.split()[1].rstrip("%")) / 100, abs=1e-4)
+    assert report["stream"]["accuracy"] == pytest.approx(float(streamed.split()[1].rstrip("%")) / 100, abs=1e-4)
+    assert {name: f"{rate:.1%}" for name, rate in report["conditions"].items()} == table
+    assert json.loads((tmp_path / "report/report.json").read_text()) == report
+
+
+@pytest.mark.parametrize("asked", [set(), {"stream"}, {"conditions"}], ids=lambda asked: " ".join(asked) or "nothing")
+def test_evaluate_gives_no_more_than_was_asked(run: Run, model_folder: Path, corpus: Path, asked: set[str]) -> None:
+    options = {"stream": "--streamed", "conditions": "--conditions"}
+    words = ("evaluate", model_folder, "--data", corpus, "--protocol", "own", *(options[name] for name in asked))
+    found = json.loads(run(*words, "--json")[1])
+    assert found.keys() & options.keys() == asked
+    out = run(*words)[1]
+    assert ("in one stream" in out, "| condition |" in out) == ("stream" in asked, "conditions" in asked)
 
 
 def test_evaluate_prints_its_result_even_if_the_report_cannot_be_written(
@@ -398,7 +489,7 @@ def test_evaluate_refuses_a_model_without_the_labels(run: Run, model_folder: Pat
 
 RECIPE = """
 data: {folder: CORPUS, protocol: own, batch_size: 8}
-model: {layers: 1, hidden_size: 8, augmentation: {shift_ms: 50}}
+model: {layers: 1, hidden_size: 8, augmentation: {shift_frames: 5}}
 trainer: {max_epochs: 1}
 """
 
@@ -415,7 +506,7 @@ def recipe(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     ("old", "new", "parts"),
     [
         ("hidden_size", "hiden_size", ["does not accept option 'hiden_size'", "did you mean model.hidden_size?"]),
-        ("shift_ms", "shift", ["does not accept option 'augmentation.shift'", "did you mean model.augmentation.shift_ms?"]),
+        ("shift_frames", "shift", ["not accept option 'augmentation.shift'", "did you mean model.augmentation.shift_frames?"]),
         ("model", "modell", ["modell", "--help"]),
         ("layers: 1", "layers: many", ['"model.layers": Expected a int. Got value: many']),
         ("layers: 1", "activation: gelu", ["Expected a Literal['tanh', 'relu']. Got value: gelu"]),
@@ -476,7 +567,7 @@ def test_what_cannot_be_trained_is_one_line_and_status_1(run: Run, recipe: Path,
 def test_print_config_shows_every_key_with_overrides(run: Run, recipe: Path) -> None:
     status, out, error = run("train", recipe, "--print_config", "--model.hidden_size", "24")
     assert (status, error) == (0, "")
-    for line in ("  hidden_size: 24", "  layers: 1", "  learning_rate: 0.002", "    shift_ms: 50.0", "  max_epochs: 1"):
+    for line in ("  hidden_size: 24", "  layers: 1", "  learning_rate: 0.004", "    shift_frames: 5", "  max_epochs: 1"):
         assert line in out.splitlines()
     assert not Path("runs").exists()
 

@@ -28,6 +28,7 @@ from speechrnn.data import (
     folder_labels,
     hash_split,
     load_noise,
+    load_noises,
     load_split,
 )
 
@@ -416,8 +417,24 @@ def test_every_noise_gives_each_split_its_part(tmp_path: Path) -> None:
     assert heard == [{1: 80, 4: 800}, {2: 10, 5: 100}, {3: 10, 6: 100}]
 
 
+def test_noises_are_told_apart_by_their_names(tmp_path: Path) -> None:
+    write(tmp_path / NOISE / "fan.wav", [1] * 80 + [2] * 10 + [3] * 10)
+    write(tmp_path / NOISE / "deeper" / "tap.wav", [4] * 800 + [5] * 100 + [6] * 100)
+    (tmp_path / NOISE / "README.md").write_text("no noise\n")
+    for split, fan, tap in (
+        ("training", [1] * 80, [4] * 800),
+        ("validation", [2] * 10, [5] * 100),
+        ("testing", [3] * 10, [6] * 100),
+    ):
+        noises = load_noises(tmp_path, split)
+        assert {name: part.tolist() for name, part in noises.items()} == {"fan": fan, "tap": tap}
+        assert all(part.dtype == torch.int16 for part in noises.values())
+        assert load_noise(tmp_path, split).equal(torch.cat(list(noises.values())))
+
+
 def test_folder_without_noises_has_no_noise(tmp_path: Path) -> None:
-    assert load_noise(tmp_path, "training").shape == (0,)
+    assert load_noise(tmp_path, "training").shape == (0,) and load_noise(tmp_path, "training").dtype == torch.int16
+    assert load_noises(tmp_path, "training") == {}
 
 
 def test_silence_is_cut_from_the_part_of_its_split(corpus: Path) -> None:
@@ -609,7 +626,15 @@ def test_training_epoch_has_as_many_draws_as_the_protocols_split() -> None:
     batches = list(loader)
     assert len(loader) == len(batches) == 4
     assert sum(len(targets) for _, targets in batches) == 170 + 2 * 17
-    assert [tuple(waves.shape) for waves, _ in batches] == [(64, 1), (64, 1), (64, 1), (12, 1)]
+    assert [tuple(indices.shape) for indices, _ in batches] == [(64,), (64,), (64,), (12,)]
+
+
+def test_training_batches_are_indices_of_clips_with_their_targets() -> None:
+    clips = counted(COUNTS)
+    indices, targets = (torch.cat(part) for part in zip(*module_with(clips, batch_size=64).train_dataloader(), strict=True))
+    assert indices.dtype == torch.int64 and indices.min() >= 0 and indices.max() < len(clips)
+    assert targets.equal(clips.targets[indices])
+    assert set(targets.tolist()) == set(clips.targets.tolist())
 
 
 # The embedded corpus

@@ -1,6 +1,10 @@
 """What `speechrnn.evaluation` promises: every clip is counted once, and every figure follows from the counts."""
 
+import copy
 import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,8 +14,9 @@ from torch import Tensor, nn
 
 from speechrnn import evaluation
 from speechrnn.data import Clips
-from speechrnn.evaluation import Report, evaluate_clips, wilson_interval
-from speechrnn.model import Model
+from speechrnn.evaluation import Report, evaluate_clips, evaluate_conditions, evaluate_stream, wilson_interval
+from speechrnn.model import Model, pool
+from speechrnn.stream import Stream
 
 # 10 yes: 8 right, 2 as no; 4 no: 1 right, 3 as yes; 2 up: both as no; no clips of down, which was answered by nobody.
 REPORT = Report(("yes", "no", "up", "down"), np.array([[8, 2, 0, 0], [3, 1, 0, 0], [0, 2, 0, 0], [0, 0, 0, 0]]), "own", "testing")
@@ -40,6 +45,18 @@ def clips_with(labels: tuple[str, ...], pairs: list[tuple[str, str]]) -> Clips:
     waves[:, 0] = torch.tensor([labels.index(answer) for _, answer in pairs], dtype=torch.int16)
     targets = torch.tensor([labels.index(said) for said, _ in pairs])
     return Clips(waves, targets, [f"{said}/{i}" for i, (said, _) in enumerate(pairs)], labels)
+
+
+def sounds(labels: tuple[str, ...], count: int, seed: int = 0) -> Clips:
+    """Noises, each with its loudness in time, of all labels in turn."""
+    generator = torch.Generator().manual_seed(seed)
+    envelopes = 10 ** torch.empty(count, 100).uniform_(-4, 0, generator=generator).repeat_interleave(160, 1)
+    waves = (envelopes * torch.empty(count, 16_000).uniform_(-32768, 32767, generator=generator)).short()
+    return Clips(waves, torch.arange(count) % len(labels), [f"{labels[i % len(labels)]}/{i}" for i in range(count)], labels)
+
+
+def hiss(samples: int = 40_000) -> Tensor:
+    return torch.randint(-3_000, 3_000, (samples,), dtype=torch.int16, generator=torch.Generator().manual_seed(7))
 
 
 # Values of the score interval without continuity correction in Newcombe, Statistics in Medicine 17 (1998), table I, and two
@@ -109,6 +126,12 @@ def test_summary_is_one_line_with_accuracy_and_interval() -> None:
     assert "interval 0.00% to 35.43%" in nobody.summary()
 
 
+def test_report_of_a_stream_says_so() -> None:
+    streamed = replace(REPORT, streamed=True)
+    assert "9 of 16 clips in one stream, own testing" in streamed.summary()
+    assert (REPORT.to_dict()["streamed"], streamed.to_dict()["streamed"]) == (False, True)
+
+
 def test_table_is_markdown_with_a_row_for_each_label() -> None:
     head, rule, *rows = REPORT.table().splitlines()
     assert {line.count("|") for line in (head, rule, *rows)} == {7}
@@ -149,13 +172,341 @@ def test_label_that_the_model_lacks_is_named() -> None:
 def test_counts_are_the_answers_of_classify(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "BATCH", 4)
     labels = model.config.labels
-    generator = torch.Generator().manual_seed(0)
-    envelopes = 10 ** torch.empty(11, 100).uniform_(-4, 0, generator=generator).repeat_interleave(160, 1)
-    waves = (envelopes * torch.empty(11, 16_000).uniform_(-32768, 32767, generator=generator)).short()
-    targets = torch.arange(11) % len(labels)
+    clips = sounds(labels, 11)
     expected = torch.zeros(len(labels), len(labels), dtype=torch.int64)
-    for wave, target in zip(waves, targets, strict=True):
+    for wave, target in zip(clips.waves, clips.targets, strict=True):
         expected[target, labels.index(model.classify(wave.float() / 32768).label)] += 1
-    report = evaluate_clips(model.train(), Clips(waves, targets, [""] * 11, labels), "own", "testing")
+    report = evaluate_clips(model.train(), clips, "own", "testing")
     assert report.confusion.tolist() == expected.tolist()
     assert not model.training
+
+
+def test_another_pool_may_answer() -> None:
+    labels = ("yes", "no", "up")
+    clips = clips_with(labels, [("yes", "yes"), ("yes", "no"), ("no", "no"), ("up", "yes")])
+    report = evaluate_clips(Parrot(labels, labels), clips, "own", "testing", lambda logits: -logits[:, 0] - 0.1 * torch.arange(3))
+    assert report.confusion.tolist() == [[1, 1, 0], [1, 0, 0], [0, 1, 0]], "the first that the parrot does not say"
+
+
+# All clips in one stream
+
+
+class Listener(Stream):
+    """A stream that keeps what it was given."""
+
+    made: list["Listener"]
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(model)
+        self.blocks: list[Tensor] = []
+        self.made.append(self)
+
+    def push(self, block: Tensor) -> Tensor:
+        self.blocks.append(block.clone())
+        return super().push(block)
+
+
+@pytest.fixture
+def listeners(monkeypatch: pytest.MonkeyPatch) -> list[Listener]:
+    Listener.made = []
+    monkeypatch.setattr(evaluation, "Stream", Listener)
+    return Listener.made
+
+
+@pytest.fixture(scope="module")
+def undecided(model: Model) -> Model:
+    """A model that was never trained answers with one label alone; this one's mean answer to noise is none of them."""
+    undecided = copy.deepcopy(model).eval()
+    with torch.no_grad():
+        logits = undecided(sounds(model.config.labels, 20, seed=1).waves.float() / 32768)[0]
+        undecided.head[-1].bias -= pool(logits).mean(0)
+    return undecided
+
+
+def test_stream_counts_every_clip_once(undecided: Model) -> None:
+    clips = sounds(undecided.config.labels, 23)
+    report = evaluate_stream(undecided, clips, hiss(), "own", "validation")
+    assert report.confusion.sum(1).tolist() == torch.bincount(clips.targets).tolist() == [6, 6, 6, 5]
+    assert (report.labels, report.protocol, report.split) == (undecided.config.labels, "own", "validation")
+    assert report.streamed
+
+
+def test_stream_is_the_answer_of_the_window_that_ends_with_each_clip(undecided: Model) -> None:
+    """The recording joined by hand from the same draws, heard in one call."""
+    clips, noise, seed = sounds(undecided.config.labels, 23), hiss(), 5
+    random = np.random.default_rng(seed)
+    order = random.permutation(23).tolist()
+    recording, ends = np.zeros(0, dtype=np.float32), []
+    for place in order:
+        length = random.integers(1_600, 16_000)
+        start = random.integers(0, len(noise) - length + 1)
+        background = noise.numpy()[start : start + length] * 10 ** (random.uniform(-40, 0) / 20)
+        recording = np.concatenate((recording, background, clips.waves[place].numpy()))
+        ends.append(len(recording))
+    with torch.inference_mode():
+        logits = undecided(torch.from_numpy(recording).float()[None] / 32768)[0]
+    answers = [int(pool(logits[:, end // 480 - 33 : end // 480]).argmax()) for end in ends]  # steps of 30 ms, 33 in a second
+    assert len(set(answers)) > 1
+    expected = Counter(zip(clips.targets[order].tolist(), answers, strict=True))
+    found = evaluate_stream(undecided, clips, noise, "own", "testing", seed).confusion
+    assert {place: found[place] for place in np.ndindex(found.shape) if found[place]} == expected
+
+
+def test_stream_is_one_with_background_between_the_clips(model: Model, listeners: list[Listener]) -> None:
+    clips, noise = sounds(model.config.labels, 40), torch.arange(1, 32_001, dtype=torch.int16)  # a ramp tells its place and level
+    evaluate_stream(model, clips, noise, "own", "testing")
+    (listener,) = listeners
+    left = [wave.float() / 32768 for wave in clips.waves]
+    lengths, levels, starts = [], [], []
+    for block in listener.blocks:
+        between, clip = block[:-16_000], block[-16_000:]
+        left = [wave for wave in left if not wave.equal(clip)]
+        gain = (between[-1] - between[0]).item() * 32768 / (len(between) - 1)
+        start = round(between[-1].item() * 32768 / gain) - len(between)
+        torch.testing.assert_close(between, noise[start : start + len(between)] * gain / 32768)
+        lengths.append(len(between))
+        levels.append(float(decibels(gain)))
+        starts.append(start)
+    assert not left, "every clip was heard, and as it is"
+    assert 1_600 <= min(lengths) < 4_000 and 13_000 < max(lengths) < 16_000
+    assert -40 <= min(levels) < -30 and -10 < max(levels) <= 1e-3
+    assert min(starts) < 5_000 and max(starts) > 15_000
+
+
+@pytest.mark.parametrize("samples", [0, 15_999])
+def test_stream_without_noise_has_digital_silence_between_the_clips(
+    samples: int, model: Model, listeners: list[Listener]
+) -> None:
+    report = evaluate_stream(model, sounds(model.config.labels, 5), hiss(samples), "own", "testing")
+    assert report.clips == len(listeners[0].blocks) == 5
+    assert all(len(block) >= 17_600 and not block[:-16_000].any() for block in listeners[0].blocks)
+
+
+def test_stream_is_the_same_for_a_seed_and_another_for_another(model: Model, listeners: list[Listener]) -> None:
+    torch.manual_seed(1)
+    np.random.seed(1)
+    clips = sounds(model.config.labels, 6)
+    reports = [evaluate_stream(model, clips, hiss(), "own", "testing", seed) for seed in (0, 0, 1)]
+    one, again, other = (torch.cat(listener.blocks) for listener in listeners)
+    assert one.equal(again) and reports[0].confusion.tolist() == reports[1].confusion.tolist()
+    assert one.shape != other.shape
+    assert not one[:1_600].equal(other[:1_600])
+
+
+def test_stream_refuses_a_label_that_the_model_lacks(model: Model) -> None:
+    with pytest.raises(ValueError, match="the model has no label up"):
+        evaluate_stream(model, sounds(("yes", "up"), 2), hiss(), "own", "testing")
+
+
+# Mistakes
+
+
+def test_mistakes_are_the_clips_heard_wrong_the_surest_first(undecided: Model) -> None:
+    labels = undecided.config.labels
+    clips = sounds(labels, 60)
+    report = evaluate_clips(undecided, clips, "own", "testing")
+    assert len(report.mistakes) == report.clips - report.correct > evaluation.WORST
+    scores = [mistake.score for mistake in report.mistakes]
+    assert scores == sorted(scores, reverse=True)
+    for mistake in report.mistakes:
+        place = clips.names.index(mistake.name)
+        heard = undecided.classify(clips.waves[place].float() / 32768)
+        assert (mistake.label, mistake.answer) == (labels[clips.targets[place]], heard.label)
+        assert mistake.score == pytest.approx(heard.score, abs=1e-5)
+        assert mistake.label != mistake.answer
+    told = json.loads(json.dumps(report.to_dict()))["mistakes"]
+    assert [mistake["name"] for mistake in told] == [mistake.name for mistake in report.mistakes[: evaluation.WORST]]
+
+
+def test_mistakes_in_a_stream_have_the_names_of_their_clips(undecided: Model) -> None:
+    clips = sounds(undecided.config.labels, 23)
+    report = evaluate_stream(undecided, clips, hiss(), "own", "testing")
+    assert len(report.mistakes) == 23 - report.correct > 0
+    for mistake in report.mistakes:
+        assert undecided.config.labels[clips.targets[clips.names.index(mistake.name)]] == mistake.label != mistake.answer
+    heard = Counter((mistake.label, mistake.answer) for mistake in report.mistakes)
+    for (label, answer), count in heard.items():
+        assert report.confusion[report.labels.index(label), report.labels.index(answer)] == count
+
+
+# Conditions
+
+
+class Ear:
+    """Keeps what it was asked, and answers `yes`."""
+
+    config = SimpleNamespace(labels=("_silence_", "_unknown_", "yes", "no"), words=("yes", "no"))
+
+    def __init__(self) -> None:
+        self.heard: list[list[np.ndarray]] = []
+
+    def eval(self) -> None: ...
+
+    def classify_waves(self, waves: Sequence[np.ndarray]) -> list[SimpleNamespace]:
+        self.heard.append([np.array(wave) for wave in waves])
+        return [SimpleNamespace(label="yes")] * len(waves)
+
+
+SNRS, LEVELS = (20, 10, 5, 0), (0, -20, -40)
+SPOKEN = [
+    "as recorded",
+    *(f"{name}, {snr} dB" for name in ("hiss", "hum") for snr in SNRS),
+    "30 dB quieter",
+    "20 dB louder, clipped",
+    "telephone, 300 to 3,400 Hz at 8 kHz",
+    "word begins with the file",
+    "word ends with the file",
+    "the loudest 0.3 s as a file",
+    "in 3 s of silence",
+]
+SILENT = ["digital zero", *(f"{name} alone, {level} dB" for name in ("hiss", "hum") for level in LEVELS)]
+
+
+def hum() -> Tensor:
+    return (1_000 * torch.sin(torch.arange(17_000) / 40)).short()
+
+
+def words() -> Clips:
+    """Bursts of a tone, one a clip and each in another place, and noises that are no words."""
+    clips = sounds(Ear.config.labels, 12)
+    tone = (8_000 * torch.sin(torch.arange(6_400) / 3)).short()
+    for place in (clips.targets >= 2).nonzero()[:, 0].tolist():
+        clips.waves[place] = 0
+        clips.waves[place, 480 * (place + 1) :][:6_400] = tone
+    return clips
+
+
+@pytest.fixture
+def conditions(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, float], dict[str, list[np.ndarray]], Clips]:
+    """The rates, and what was heard for each."""
+    monkeypatch.setattr(evaluation, "SILENCES", 30)
+    ear, clips = Ear(), words()
+    rates = evaluate_conditions(ear, clips, {"hiss": hiss(), "short": hiss(15_999), "hum": hum()})
+    return rates, dict(zip(rates, ear.heard, strict=True)), clips
+
+
+def decibels(ratio: np.ndarray | float) -> np.ndarray:
+    return 20 * np.log10(ratio)
+
+
+def rms(waves: Sequence[np.ndarray]) -> np.ndarray:
+    return np.sqrt(np.square(np.array(waves, dtype=np.float64)).mean(-1))
+
+
+def test_conditions_are_told_by_name_and_a_noise_below_a_second_is_left_out(conditions) -> None:
+    rates, _, _ = conditions
+    assert list(rates) == SPOKEN + SILENT
+
+
+def test_condition_is_the_share_of_words_or_of_silences_heard_right(conditions) -> None:
+    rates, heard, clips = conditions
+    spoken = clips.targets[clips.targets >= 2]
+    assert 0 < len(spoken) < len(clips), "what is no word is left out"
+    assert {len(heard[name]) for name in SPOKEN} == {len(spoken)}
+    assert {rates[name] for name in SPOKEN} == {(spoken == 2).float().mean().item()}
+    assert {rates[name] for name in SILENT} == {0}
+    assert [len(heard[name]) for name in SILENT] == [1, *[30] * 6]
+
+
+def test_words_are_heard_in_noise_at_the_ratio_said(conditions) -> None:
+    _, heard, clips = conditions
+    recorded = np.array(heard["as recorded"])
+    np.testing.assert_allclose(recorded, clips.waves[clips.targets >= 2] / 32768)
+    for name in ("hiss", "hum"):
+        for snr in SNRS:
+            added = np.array(heard[f"{name}, {snr} dB"]) - recorded
+            np.testing.assert_allclose(decibels(rms(recorded) / rms(added)), snr, atol=0.05)
+    hisses = np.array(heard["hiss, 0 dB"]) - recorded
+    assert not np.allclose(hisses[0], hisses[1], atol=1e-3), "each from another place"
+
+
+def test_quiet_and_loud_words_are_as_said(conditions) -> None:
+    _, heard, _ = conditions
+    recorded = heard["as recorded"]
+    np.testing.assert_allclose(decibels(rms(heard["30 dB quieter"]) / rms(recorded)), -30, atol=1e-3)
+    loud = np.array(heard["20 dB louder, clipped"])
+    np.testing.assert_allclose(loud, np.clip(10 * np.array(recorded), -1, 1), atol=1e-6)
+    assert np.abs(loud).max() == 1
+
+
+def test_words_at_the_edges_are_whole_and_begin_or_end_with_the_file(conditions) -> None:
+    _, heard, _ = conditions
+    for at_start, at_end, wave in zip(
+        heard["word begins with the file"], heard["word ends with the file"], heard["as recorded"], strict=True
+    ):
+        spoken = wave[(first := wave.nonzero()[0][0]) - 1 : first + 6_399]
+        np.testing.assert_allclose(at_start[:6_400], spoken)
+        np.testing.assert_allclose(at_end[-6_400:], spoken)
+        assert len(at_start) == len(at_end) == 16_000 and not at_start[6_400:].any() and not at_end[:-6_400].any()
+
+
+def test_short_and_long_files_hold_the_word(conditions) -> None:
+    _, heard, _ = conditions
+    for short, long, wave in zip(
+        heard["the loudest 0.3 s as a file"], heard["in 3 s of silence"], heard["as recorded"], strict=True
+    ):
+        assert len(short) == 4_800 and (np.abs(short) > 0.1).mean() > 0.5, "of the word, not of the silence around it"
+        np.testing.assert_allclose(long, np.pad(wave, 16_000))
+
+
+def test_silences_are_zero_and_each_noise_at_its_levels(conditions) -> None:
+    _, heard, _ = conditions
+    (zero,) = heard["digital zero"]
+    assert len(zero) == 16_000 and not zero.any()
+    for name, noise in (("hiss", hiss()), ("hum", hum())):
+        for level in LEVELS:
+            alone = heard[f"{name} alone, {level} dB"]
+            np.testing.assert_allclose(decibels(rms(alone) / rms([(noise / 32768).numpy()])), level, atol=0.3)
+            assert len({wave.tobytes() for wave in alone}) > 20, "from many places"
+
+
+def test_conditions_follow_the_seed() -> None:
+    heard = []
+    for seed in (0, 0, 1):
+        ear = Ear()
+        evaluate_conditions(ear, words(), {"hiss": hiss()}, seed)
+        heard.append(np.array(ear.heard[1]))
+    assert np.array_equal(heard[0], heard[1]) and not np.array_equal(heard[0], heard[2])
+
+
+def test_words_as_recorded_are_the_words_of_the_report(undecided: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "SILENCES", 4)
+    labels = undecided.config.labels
+    clips = sounds(labels, 41)
+    rates = evaluate_conditions(undecided.train(), clips, {"hiss": hiss(17_000)})
+    assert not undecided.training
+    confusion = evaluate_clips(undecided, clips, "own", "testing").confusion
+    spoken = [labels.index(word) for word in undecided.config.words]
+    assert rates["as recorded"] == pytest.approx(confusion[spoken, spoken].sum() / confusion[spoken].sum())
+    assert all(0 <= rate <= 1 for rate in rates.values())
+    assert len(rates) == 1 + 4 + 7 + 1 + 3
+
+
+def test_model_without_silence_has_no_condition_of_silence() -> None:
+    ear = Ear()
+    ear.config = SimpleNamespace(labels=("yes", "no"), words=("yes", "no"))
+    rates = evaluate_conditions(ear, sounds(("no", "yes"), 4), {"hiss": hiss()})
+    assert list(rates)[-1] == "in 3 s of silence"
+
+
+@pytest.mark.parametrize(
+    ("frequency", "low_db", "high_db"), [(100, -300, -15), (1_000, -1, 1), (2_000, -2, 1), (6_000, -300, -30)]
+)
+def test_telephone_keeps_its_band_alone(frequency: float, low_db: float, high_db: float) -> None:
+    tone = torch.sin(2 * torch.pi * frequency * torch.arange(16_000) / 16_000)[None]
+    heard = evaluation._telephone(tone)
+    assert heard.shape == tone.shape
+    inside = slice(1_000, 15_000)
+    assert low_db < decibels(rms(heard[:, inside].numpy())[0] / rms(tone[:, inside].numpy())[0]) < high_db
+
+
+@pytest.mark.parametrize("start", [0, 4_800, 9_600])
+@pytest.mark.parametrize("level", [1.0, 1e-3])
+def test_span_finds_a_burst_above_the_noise_around_it(start: int, level: float) -> None:
+    wave = 0.01 * torch.randn(16_000, generator=torch.Generator().manual_seed(0))
+    wave[start : start + 6_400] += torch.sin(torch.arange(6_400) / 3)
+    assert evaluation._span(level * wave) == (start, start + 6_400)
+
+
+def test_span_of_silence_is_all_of_it() -> None:
+    assert evaluation._span(torch.zeros(16_000)) == (0, 16_000)

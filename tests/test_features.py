@@ -8,9 +8,8 @@ import pytest
 import scipy.fft
 import torch
 import torchaudio
-from tolerances import GOLDEN, LIBRARIES
+from tolerances import GOLDEN, HALF, LIBRARIES
 
-from speechrnn import Model, ModelConfig
 from speechrnn.features import Mfcc
 
 SETTINGS = {
@@ -130,15 +129,30 @@ def test_features_stay_float32_under_autocast(wave):
 
 
 def test_statistics_of_the_training_set_give_mean_0_and_deviation_1():
-    from speechrnn.training import set_feature_statistics
+    from speechrnn.training import log_mel_frames, set_feature_statistics
 
     torch.manual_seed(0)
-    model = Model(ModelConfig(labels=("a", "b"), hidden_size=8, layers=1))
+    mfcc = Mfcc(**SETTINGS)
     waves = (torch.randn(300, 16_000) * torch.rand(300, 1) * 3_000).short()
-    set_feature_statistics(model, waves)
-    features = model.mfcc(waves.float() / 32_768)[0].flatten(0, 1)
+    log_mel = log_mel_frames(mfcc, waves)
+    for _ in range(2):  # what stood there before does not count
+        set_feature_statistics(mfcc, log_mel)
+    features = mfcc(waves.float() / 32_768)[0].flatten(0, 1)
     torch.testing.assert_close(features.mean(0), torch.zeros(40), atol=1e-3, rtol=0)
     torch.testing.assert_close(features.std(0), torch.ones(40), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("group", [1, 3])
+def test_stored_frames_are_those_of_each_clip_but_for_half_precision(group):
+    from speechrnn.training import log_mel_frames
+
+    mfcc = Mfcc(**SETTINGS, group=group)
+    waves = (torch.randn(300, 3_200, generator=torch.Generator().manual_seed(0)) * torch.logspace(-1, 4, 300)[:, None]).short()
+    stored = log_mel_frames(mfcc, waves)
+    assert stored.shape == (300, 20 // group * group, 40) and stored.dtype == torch.float16
+    for clip in (0, 255, 256, 299):  # the first and last of a part
+        expected = mfcc.log_mel(mfcc.frames(waves[clip : clip + 1].float() / 32_768)[0])[0]
+        torch.testing.assert_close(stored[clip].float(), expected, rtol=0, atol=HALF)
 
 
 @pytest.mark.parametrize(

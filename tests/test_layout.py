@@ -21,10 +21,11 @@ ARROWS = {
     "checkpoint": {"__init__", "model"},
     "data": {"audio", "model"},
     "download": set(),
-    "augment": {"audio"},
-    "evaluation": {"data", "model"},
+    "augment": set(),
+    "gradients": {"recurrence"},
+    "evaluation": {"audio", "data", "model", "stream"},
     "plots": {"audio", "evaluation", "model"},
-    "training": {"__init__", "augment", "checkpoint", "data", "evaluation", "model", "plots"},
+    "training": {"__init__", "augment", "checkpoint", "data", "evaluation", "features", "gradients", "model", "plots"},
     "cli": {"__init__", "audio", "checkpoint", "data", "download", "evaluation", "plots", "stream", "training"},
 }
 

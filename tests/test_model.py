@@ -55,21 +55,24 @@ def test_stream_equals_whole_clip_in_random_chunks_with_empty_ones(model, wave):
 
 def test_future_audio_does_not_change_past_logits(model, wave):
     changed = wave.clone()
-    changed[:, 9_600:] = 0
+    changed[:, 9_600:] = 0  # what twenty steps of 30 ms hear is left
     with torch.inference_mode():
         before, after = model(wave)[0], model(changed)[0]
-    assert torch.equal(before[:, :30], after[:, :30])
-    assert not torch.equal(before[:, 30:], after[:, 30:])
+    assert torch.equal(before[:, :20], after[:, :20])
+    assert not torch.equal(before[:, 20:], after[:, 20:])
 
 
 def test_state_does_not_grow_with_the_audio(model, wave):
-    sizes = [tuple(part.shape) for part in model(wave[:, :640])[1]]
+    sizes = [tuple(part.shape) for part in model(wave[:, :960])[1]]
     assert [tuple(part.shape) for part in model(wave[:, :19_200])[1]] == sizes
 
 
-def test_one_second_gives_50_steps_of_logits(model, wave):
-    assert model(wave[:, :16_000])[0].shape == (2, 50, len(LABELS))
-    assert model.config.seconds_per_step == 0.02
+@pytest.mark.parametrize(("stack", "steps"), [(1, 100), (2, 50), (3, 33), (4, 25)])
+def test_one_second_gives_as_many_steps_as_its_frames_fill(stack, steps, wave):
+    model = Model(ModelConfig(labels=LABELS, hidden_size=8, layers=1, stack=stack))
+    assert model(wave[:, :16_000])[0].shape == (2, steps, len(LABELS))
+    assert model.config.window_steps == steps
+    assert model.config.seconds_per_step == pytest.approx(0.01 * stack)
 
 
 def test_no_audio_gives_no_logits(model, wave):
@@ -82,10 +85,10 @@ def test_no_audio_gives_no_logits(model, wave):
 def test_model_is_the_vanilla_equation_and_frame_wise_parts(activation, wave):
     """The whole stack written out in NumPy from the stored weights: a gate, a look-ahead or a second memory would show."""
     torch.manual_seed(0)
-    config = ModelConfig(labels=LABELS, hidden_size=12, layers=2, activation=activation)
+    config = ModelConfig(labels=LABELS, hidden_size=12, layers=2, feed_forward=7, activation=activation)
     model = Model(config).double().eval()
     w = {name: value.detach().numpy() for name, value in model.state_dict().items()}
-    x = model.mfcc(wave[:1, :16_000].double())[0][0].detach().numpy().reshape(50, 80)
+    x = model.mfcc(wave[:1, :16_000].double())[0][0].detach().numpy()[:99].reshape(33, 120)
 
     def norm(x, name):
         centred = x - x.mean(-1, keepdims=True)
@@ -94,8 +97,8 @@ def test_model_is_the_vanilla_equation_and_frame_wise_parts(activation, wave):
     def linear(x, name):
         return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
 
-    def gelu(x):
-        return x * 0.5 * (1 + torch.erf(torch.from_numpy(x) / 2**0.5).numpy())
+    def silu(x):
+        return x / (1 + np.exp(-x))
 
     squash = np.tanh if activation == "tanh" else lambda z: np.maximum(z, 0)
     x = linear(x, "input")
@@ -107,7 +110,8 @@ def test_model_is_the_vanilla_equation_and_frame_wise_parts(activation, wave):
             states.append(h)
         x = x + np.array(states)
         ff = f"{block}.feed_forward"
-        x = x + linear(gelu(linear(norm(x, f"{ff}.0"), f"{ff}.1")), f"{ff}.3")
+        normed = norm(x, f"{ff}.norm")
+        x = x + linear(silu(linear(normed, f"{ff}.gate")) * linear(normed, f"{ff}.value"), f"{ff}.outward")
     expected = linear(norm(x, "head.0"), "head.1")
     with torch.inference_mode():
         np.testing.assert_allclose(model(wave[:1, :16_000].double())[0][0].numpy(), expected, rtol=1e-5, atol=1e-6)
@@ -160,7 +164,7 @@ def test_a_word_late_in_a_long_recording_speaks_for_it(model):
     second = (torch.randn(16_000) * 0.1).numpy()
     with torch.inference_mode():
         probabilities = pool(
-            model(torch.from_numpy(np.concatenate((np.zeros(16_000, np.float32), second)))[None])[0], 50
+            model(torch.from_numpy(np.concatenate((np.zeros(16_000, np.float32), second)))[None])[0], model.config.window_steps
         ).softmax(-1)[0]
     surest = probabilities[probabilities[:, 2:].amax(1).argmax()]
     answer = model.classify(np.concatenate((np.zeros(16_000, np.float32), second)))
@@ -168,7 +172,9 @@ def test_a_word_late_in_a_long_recording_speaks_for_it(model):
     assert answer.score == pytest.approx(surest.max().item(), abs=1e-6)
 
 
-@pytest.mark.parametrize("changed", [{"labels": ("a",)}, {"labels": ("a", "a")}, {"layers": 0}, {"stack": 0}])
+@pytest.mark.parametrize(
+    "changed", [{"labels": ("a",)}, {"labels": ("a", "a")}, {"layers": 0}, {"stack": 0}, {"feed_forward": 0}]
+)
 def test_impossible_shapes_are_refused(changed):
     with pytest.raises(ValueError, match="expected"):
         ModelConfig(**{"labels": LABELS, **changed})

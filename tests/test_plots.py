@@ -166,6 +166,60 @@ def test_run_without_logs_gives_empty_curves(tmp_path: Path) -> None:
     assert (tmp_path / "curves.png").is_file()
 
 
+# Gradients
+
+
+def history(layers: int, steps: int, units: int, moments: tuple[int, ...] = (0, 200, 1_400)) -> list[dict[str, Any]]:
+    """As `GradientFlow` keeps it, of random numbers."""
+    generator = np.random.default_rng(units)
+    return [
+        {
+            "step": moment,
+            "gradient": (10 ** generator.uniform(-6, 0, (layers, steps))).tolist(),
+            "singular_values": np.sort(generator.uniform(0.1, 3, (layers, units)))[:, ::-1].tolist(),
+        }
+        for moment in moments
+    ]
+
+
+def test_gradients_show_first_and_last_measurement_of_each_layer() -> None:
+    measured = history(layers=3, steps=33, units=16)
+    over_time, spectrum = plots.gradients([("a run", measured)], 0.03).axes
+    drawn = [line for line in over_time.get_lines() if len(line.get_xydata())]
+    assert len(drawn) == len(spectrum.get_lines()) - 1 == 6, "two lines a layer, and the line at 1"
+    for number, (line, values) in enumerate(zip(drawn, spectrum.get_lines(), strict=False)):
+        layer, late = divmod(number, 2)
+        moment = measured[-1] if late else measured[0]
+        np.testing.assert_allclose(line.get_xdata(), 0.03 * np.arange(1, 34))
+        np.testing.assert_allclose(line.get_ydata(), moment["gradient"][layer])
+        np.testing.assert_allclose(values.get_xdata(), np.arange(1, 17))
+        np.testing.assert_allclose(values.get_ydata(), moment["singular_values"][layer])
+        assert line.get_linestyle() == values.get_linestyle() == ("-" if late else ":")
+        assert to_rgb(line.get_color()) == to_rgb(values.get_color())
+    assert len({to_rgb(line.get_color()) for line in drawn}) == 3, "a colour a layer"
+    assert (over_time.get_yscale(), spectrum.get_yscale()) == ("log", "log")
+    assert set(spectrum.get_lines()[-1].get_ydata()) == {1}, "where W_hh neither shrinks nor stretches"
+
+
+def test_gradients_say_which_layers_and_which_steps() -> None:
+    over_time = plots.gradients([("a run", history(2, 33, 8))], 0.03).axes[0]
+    legend = over_time.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["layer 1", "layer 2", "step 0", "step 1,400"]
+    assert [line.get_linestyle() for line in legend.get_lines()] == ["-", "-", ":", "-"]
+    assert over_time.get_title() == "a run"
+    assert "dLoss / dh[t]" in over_time.get_ylabel()
+
+
+def test_gradients_of_several_runs_stand_side_by_side_on_one_scale() -> None:
+    runs = [("tanh", history(1, 33, 8)), ("relu", history(4, 50, 12, (0,)))]
+    figure = plots.gradients(runs, 0.02)
+    (*upper,), (*lower,) = np.reshape(figure.axes, (2, 2))
+    assert [axes.get_title() for axes in upper] == ["tanh", "relu"]
+    for row in (upper, lower):
+        assert row[0].get_ylim() == row[1].get_ylim()
+    assert [sum(len(line.get_xydata()) > 0 for line in axes.get_lines()) for axes in upper] == [2, 8]
+
+
 # One file
 
 
@@ -191,6 +245,7 @@ def test_way_of_one_wav_shows_the_states_and_the_answer_of_the_model(model: Mode
 
 def test_pictures_are_written_as_png_and_closed(run: Path, tmp_path: Path) -> None:
     figures = {"new/folder/a.png": plots.confusion(report_of(COUNTS), "t"), "b.png": plots.curves(run, "t")}
+    figures["c.png"] = plots.gradients([("t", history(2, 33, 8))], 0.03)
     for name, figure in figures.items():
         plots.save(figure, tmp_path / name)
         height, width, _ = plt.imread(tmp_path / name).shape

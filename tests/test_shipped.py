@@ -13,9 +13,11 @@ from speechrnn import Model, load
 from speechrnn.audio import read_wave
 from speechrnn.checkpoint import SHIPPED, read_config, shipped_models
 from speechrnn.data import TEN_WORDS, hash_split
+from speechrnn.model import pool
 
 ROOT = Path(__file__).parents[1]
 REAL = ROOT.parent / "shared" / "data" / "clips"
+NOISES = REAL.parent / "background_noise"
 RECORDING = ROOT / "data" / "synthetic_commands" / "recording.ogg"
 
 
@@ -37,12 +39,29 @@ def people() -> list[tuple[str, np.ndarray]]:
     return clips
 
 
-def test_shipped_model_understands_people(model, people):
-    answers = model.classify_waves([wave for _, wave in people])
+@pytest.mark.parametrize(("name", "share"), [("base", 0.95), ("small", 0.93), ("tiny", 0.88)])
+def test_shipped_model_understands_people(name, share, people):
+    answers = load(name).classify_waves([wave for _, wave in people])
     right = sum(answer.label == word for answer, (word, _) in zip(answers, people, strict=True))
-    print(f"{right} of {len(people)} right")
+    print(f"{name}: {right} of {len(people)} right")
     assert len(people) == 200
-    assert right >= 0.9 * len(people)
+    assert right >= share * len(people)
+
+
+@pytest.mark.parametrize("name", shipped_models())
+def test_word_after_ten_seconds_of_background_is_recognised_as_often_as_at_the_start(name, people):
+    """In one stream, whose state is not reset: the failure of recurrent networks that were trained on clips alone."""
+    model = load(name)
+    words = torch.tensor([model.config.labels.index(word) for word, _ in people])
+    waves = torch.stack([torch.from_numpy(np.pad(wave, (0, 16_000 - len(wave)))) for _, wave in people])
+    background = torch.from_numpy(read_wave(NOISES / "running_tap.flac")[:160_000]) / 4
+    with torch.inference_mode():
+        at_start = pool(model(waves)[0]).argmax(-1)
+        logits = model(torch.cat((background.expand(len(waves), -1), waves), 1))[0]
+        later = pool(logits[:, -model.config.window_steps :]).argmax(-1)
+    first, second = (int((answers == words).sum()) for answers in (at_start, later))
+    print(f"{name}: {first} right at the start, {second} after ten seconds, of {len(people)}")
+    assert second >= first - 0.02 * len(people)
 
 
 def test_digital_silence_is_silence(model):
@@ -75,15 +94,18 @@ def test_trained_weights_give_the_same_logits_by_the_equation(model):
 def test_shipped_folder_is_complete(name):
     config = read_config(SHIPPED / name)
     score = config["scores"]["validation"]
-    assert score["accuracy"] > 0.93
+    assert score["accuracy"] > 0.9
+    assert config["scores"]["validation_stream"]["streamed"]
     assert {"recipe", "seed", "date", "hardware", "clips"} <= config["training"].keys()
     assert f"{score['accuracy']:.2%}" in (SHIPPED / name / "README.md").read_text()
     assert sum(file.stat().st_size for file in (SHIPPED / name).iterdir()) < 1_100_000
 
 
-def test_base_is_shipped():
-    assert "base" in shipped_models()
+@pytest.mark.parametrize(("name", "most"), [("base", 250_000), ("small", 60_000), ("tiny", 12_000)])
+def test_shipped_models_are_no_larger_than_said(name, most):
+    model = load(name)
+    assert model.parameter_count == Model(model.config).parameter_count <= most  # a loaded second bias is not trained either
 
 
-def test_second_bias_of_a_loaded_model_is_not_trained(model):
-    assert model.parameter_count == Model(model.config).parameter_count == 233_388
+def test_shipped_weights_are_below_two_megabytes_together():
+    assert sum(file.stat().st_size for file in SHIPPED.rglob("*.safetensors")) < 2_000_000

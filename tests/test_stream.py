@@ -34,15 +34,15 @@ def test_a_word_is_detected_once_at_its_time(model):
     detector = Detector(model, 0.8)
     found = [*detector.push(_logits(300, yes=(100, 120))), *detector.finish()]
     assert [word.label for word in found] == ["yes"]
-    assert found[0].start == pytest.approx(2.0, abs=0.05)
-    assert found[0].end == pytest.approx(2.4, abs=0.05)
+    assert found[0].start == pytest.approx(3.0, abs=0.07)
+    assert found[0].end == pytest.approx(3.6, abs=0.07)
     assert found[0].score > 0.99
 
 
 def test_two_words_are_two_detections_in_order(model):
     detector = Detector(model, 0.8)
     found = [*detector.push(_logits(400, yes=(100, 120), no=(200, 215))), *detector.finish()]
-    assert [(word.label, round(word.start)) for word in found] == [("yes", 2), ("no", 4)]
+    assert [(word.label, round(word.start)) for word in found] == [("yes", 3), ("no", 6)]
 
 
 def test_silence_is_no_word(model):

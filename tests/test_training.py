@@ -1,5 +1,7 @@
 """Training: a run that was killed ends as one that was not, two processes as one, and what a run leaves is complete."""
 
+import copy
+import io
 import json
 import os
 import signal
@@ -14,14 +16,18 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 from tolerances import TRAINING
+from torch import nn
 
-from speechrnn import load
+from speechrnn import Model, ModelConfig, checkpoint, load
+from speechrnn.augment import Augmentation
 from speechrnn.cli import main
-from speechrnn.data import PROTOCOLS
+from speechrnn.data import PROTOCOLS, SILENCE, TEN_WORDS, UNKNOWN
+from speechrnn.model import pool
 from speechrnn.plots import read_metrics
+from speechrnn.training import TEMPERATURE, Training, _Together
 
 ROOT = Path(__file__).parents[1]
-SMALL = ["--model.hidden_size", "16", "--model.layers", "2", "--data.batch_size", "8"]
+SMALL = ["--model.hidden_size", "16", "--model.layers", "2", "--data.batch_size", "8", "--trainer.check_val_every_n_epoch", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +109,9 @@ def test_run_killed_and_resumed_ends_with_the_same_weights(corpus, finished, tmp
     assert "epoch 1 of 6" not in output, "it began anew"
     ours, theirs = (load_file(run / "model" / "model.safetensors") for run in (tmp_path / "broken", finished))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    ours, theirs = (torch.load(run / "last.ckpt", weights_only=False)["state_dict"] for run in (tmp_path / "broken", finished))
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    ours, theirs = (torch.load(run / "last.ckpt", weights_only=False) for run in (tmp_path / "broken", finished))
+    assert all(torch.equal(ours["state_dict"][name], theirs["state_dict"][name]) for name in theirs["state_dict"])
+    assert ours["callbacks"]["GradientFlow"] == theirs["callbacks"]["GradientFlow"]
 
 
 def test_curves_of_a_resumed_run_have_every_epoch(finished):
@@ -114,7 +121,7 @@ def test_curves_of_a_resumed_run_have_every_epoch(finished):
 def test_two_processes_give_the_metrics_of_one(corpus, tmp_path):
     """Two of Lightning's own CPU processes (`ddp`, gloo) share each batch; what is random is off."""
     fixed = ["--trainer.max_epochs", "2", "--model.dropout", "0", "--model.carry_state", "0"]
-    for name in ("shift_ms", "gain_db", "noise_probability", "time_masks", "mel_masks"):
+    for name in ("shift_frames", "gain_db", "noise_probability", "time_masks", "mel_masks", "strange"):
         fixed += [f"--model.augmentation.{name}", "0"]
     runs = {"one": fixed, "two": [*fixed, "--trainer.strategy", "ddp", "--trainer.devices", "2"]}
     for name, words in runs.items():
@@ -136,8 +143,10 @@ def test_model_folder_says_how_it_came_to_be(finished, corpus):
     assert config["model"]["labels"][:3] == ["_silence_", "_unknown_", "yes"]
     score = config["scores"]["validation"]
     assert score["clips"] == sum(map(sum, score["confusion"]))
+    stream = config["scores"]["validation_stream"]
+    assert (score["streamed"], stream["streamed"], stream["clips"]) == (False, True, score["clips"])
     card = (finished / "model" / "README.md").read_text()
-    for said in ("## Limits", "CC BY 4.0", "seed 1", f"accuracy {score['accuracy']:.2%}", "| yes |"):
+    for said in ("## Limits", "CC BY 4.0", "seed 1", f"accuracy {score['accuracy']:.2%}", "clips in one stream", "| yes |"):
         assert said in card
 
 
@@ -148,11 +157,26 @@ def test_best_epoch_is_what_is_kept(finished):
 
 
 def test_run_folder_has_recipe_logs_checkpoints_and_pictures(finished):
-    for name in ("recipe.yaml", "best.ckpt", "last.ckpt", "curves.png", "confusion.png"):
+    for name in ("recipe.yaml", "best.ckpt", "last.ckpt", "curves.png", "confusion.png", "gradients.png"):
         assert (finished / name).stat().st_size > 500, name
+    assert sorted(path.name for path in (finished / "model").iterdir()) == ["README.md", "config.json", "model.safetensors"]
     assert list(finished.glob("tensorboard/version_0/events*"))
     metrics = read_metrics(finished)
     assert metrics["learning_rate"][5] < metrics["learning_rate"][1]
+
+
+def test_gradients_of_every_layer_are_kept_with_the_run(finished):
+    history = torch.load(finished / "last.ckpt", weights_only=False)["callbacks"]["GradientFlow"]["history"]
+    assert [moment["step"] for moment in history] == [0]
+    steps = load(finished).config.window_steps
+    assert [len(norms) for norms in history[0]["gradient"]] == [steps, steps]
+    assert all(min(norms) > 0 for norms in history[0]["gradient"])
+    assert [len(values) for values in history[0]["singular_values"]] == [16, 16]
+    for values in history[0]["singular_values"]:
+        assert values == pytest.approx([1] * 16, abs=1e-5), "W_hh starts orthogonal"
+    logged = read_metrics(finished)
+    for layer in (1, 2):
+        assert logged[f"layer_{layer}_gradient_first"][0] == pytest.approx(history[0]["gradient"][layer - 1][0])
 
 
 def test_recipe_kept_with_the_run_gives_the_run_again(finished, tmp_path):
@@ -197,6 +221,19 @@ def test_profiler_reports_where_the_time_goes(corpus, tmp_path, caplog):
     assert main(_words(corpus, tmp_path / "run", "--trainer.max_epochs", "1", "--trainer.profiler", "simple")) == 0
     for part in ("augmentation", "features", "network"):
         assert f"|  {part} " in caplog.text
+
+
+def test_last_checkpoint_is_of_every_epoch_where_validation_is_not(corpus, tmp_path):
+    """A run of hours must not lose the epochs since it was last validated."""
+    words = _words(corpus, tmp_path, "--trainer.max_epochs", "3", "--trainer.check_val_every_n_epoch", "2")
+    assert main(words) == 0
+    assert torch.load(tmp_path / "last.ckpt", weights_only=False)["epoch"] == 2
+    assert list(read_metrics(tmp_path)["validation_accuracy"]) == [1]
+
+
+def test_run_too_short_for_its_first_validation_still_gives_a_model(corpus, tmp_path):
+    assert main(_words(corpus, tmp_path, "--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "5")) == 0
+    assert (tmp_path / "model" / "config.json").is_file()
 
 
 def test_relu_trains_too(corpus):
@@ -291,3 +328,230 @@ def test_accumulated_batches_are_augmented_differently(corpus, monkeypatch):
     assert main(_words(corpus, Path("nowhere"), *words)) == 0
     steps = [seed for seed in seeds if seed > 1_000_000]
     assert len(set(steps)) == len(steps) == 3
+
+
+# A teacher
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> Path:
+    """A model of the protocol's labels; another shape than its pupil's, and larger logits."""
+    torch.manual_seed(0)
+    model = Model(ModelConfig(labels=(SILENCE, UNKNOWN, *TEN_WORDS), hidden_size=12, layers=1))
+    nn.init.normal_(model.head[-1].weight, std=2)
+    folder = tmp_path_factory.mktemp("teachers") / "teacher"
+    checkpoint.save(model, folder, training={}, scores={}, card="")
+    return folder
+
+
+def test_a_run_with_a_teacher_learns_its_answers(corpus, teacher, tmp_path):
+    """With the teacher's share at 1 the labels do not count at all."""
+    before = load(teacher).state_dict()
+    words = ["--model.teacher", str(teacher), "--model.teacher_share", "1", "--trainer.max_epochs", "20"]
+    assert main(_words(corpus, tmp_path, *words)) == 0
+    loss = read_metrics(tmp_path)["training_loss"]
+    assert loss[19] < 0.7 * loss[0]
+    kept = torch.load(tmp_path / "last.ckpt", weights_only=False)["state_dict"]
+    for name, value in before.items():
+        assert torch.equal(kept[f"teacher.{name}"], value), f"{name} of the teacher has changed"
+    assert set(load_file(tmp_path / "model" / "model.safetensors")) == set(Model(load(tmp_path).config).state_dict())
+    assert len(torch.load(tmp_path / "last.ckpt", weights_only=False)["callbacks"]["GradientFlow"]["history"][0]["gradient"]) == 2
+
+
+def test_loss_of_a_teacher_is_the_divergence_from_its_softened_answers(teacher):
+    labels = load(teacher).config.labels
+    training = Training(labels, teacher=str(teacher), hidden_size=8, layers=1)
+    log_mel, answer = torch.randn(5, 99, 40), torch.randn(5, 12, requires_grad=True)
+    loss = training._teacher_loss(log_mel, answer)
+    taught = pool(load(teacher).from_log_mel(log_mel, torch.zeros(1, 5, 12))[0])
+    target, soft = ((logits.detach().double().numpy() / TEMPERATURE) for logits in (taught, answer))
+    target, soft = (np.exp(logits) / np.exp(logits).sum(1, keepdims=True) for logits in (target, soft))
+    expected = TEMPERATURE**2 * (target * np.log(target / soft)).sum(1).mean()
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+    assert training._teacher_loss(log_mel, taught).item() == pytest.approx(0, abs=1e-5)
+    loss.backward()
+    assert answer.grad.any()
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in training.teacher.parameters())
+
+
+def test_teacher_is_asked_as_it_was_shipped(corpus, teacher, monkeypatch):
+    """Its dropout stays off, and nothing of it is trained, when the pupil is."""
+    modes = []
+    real = Training._teacher_loss
+    monkeypatch.setattr(
+        Training,
+        "_teacher_loss",
+        lambda self, *rest: (modes.append((self.teacher.training, self.model.training)), real(self, *rest))[1],
+    )
+    assert main(_words(corpus, Path("nowhere"), "--model.teacher", str(teacher), "--trainer.fast_dev_run", "2")) == 0
+    assert modes == [(False, True)] * 2
+
+
+@pytest.mark.parametrize("labels", [TEN_WORDS, (UNKNOWN, SILENCE, *TEN_WORDS)], ids=["fewer", "in another order"])
+def test_teacher_with_other_labels_is_refused_in_one_line(labels, corpus, tmp_path, capsys):
+    model = Model(ModelConfig(labels=labels, hidden_size=8, layers=1))
+    checkpoint.save(model, tmp_path / "other", training={}, scores={}, card="")
+    words = ["--model.teacher", str(tmp_path / "other"), "--trainer.fast_dev_run", "1"]
+    assert main(_words(corpus, Path("nowhere"), *words)) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(
+        f"speechrnn: teacher {tmp_path / 'other'} has labels {labels}: expected ('{SILENCE}', '{UNKNOWN}', 'yes',"
+    )
+
+
+@pytest.mark.parametrize("shape", [{"mel_bands": 24, "coefficients": 24}, {"stack": 2}, {"hop_ms": 12.5}])
+def test_teacher_that_cannot_hear_the_pupils_frames_is_refused_in_one_line(shape, corpus, tmp_path, capsys):
+    model = Model(ModelConfig(labels=(SILENCE, UNKNOWN, *TEN_WORDS), hidden_size=8, layers=1, **shape))
+    checkpoint.save(model, tmp_path / "other", training={}, scores={}, card="")
+    words = ["--model.teacher", str(tmp_path / "other"), "--trainer.fast_dev_run", "1"]
+    assert main(_words(corpus, Path("nowhere"), *words)) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"teacher {tmp_path / 'other'}" in error
+    assert "expected" in error
+
+
+def test_missing_teacher_is_named(corpus, capsys):
+    assert main(_words(corpus, Path("nowhere"), "--model.teacher", "nobody", "--trainer.fast_dev_run", "1")) == 1
+    assert "no model 'nobody'" in capsys.readouterr().err.splitlines()[-1]
+
+
+# The state that goes on from clip to clip
+
+
+def started(carry_state: float, carried: torch.Tensor | None, batch: int = 400) -> torch.Tensor:
+    training = Training(("yes", "no"), carry_state=carry_state, hidden_size=4, layers=3)
+    training.carried = carried
+    return training._start(batch)
+
+
+def test_clips_start_from_silence_or_from_all_that_the_clip_before_left():
+    carried = torch.randn(3, 400, 4)
+    torch.manual_seed(0)
+    hidden = started(0.25, carried)
+    goes_on = (hidden == carried).all(2).all(0)
+    assert goes_on.float().mean().item() == pytest.approx(0.25, abs=0.08)
+    assert not hidden[:, ~goes_on].any(), "all layers of a clip or none"
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.0, False), (1.0, True)])
+def test_no_clip_or_every_clip_goes_on(share, kept):
+    carried = torch.randn(3, 400, 4)
+    assert torch.equal(started(share, carried), carried if kept else torch.zeros(3, 400, 4))
+
+
+@pytest.mark.parametrize("carried", [None, torch.ones(3, 399, 4)], ids=["first batch", "a batch of another size"])
+def test_clips_without_a_clip_before_start_from_silence(carried):
+    assert torch.equal(started(1.0, carried), torch.zeros(3, 400, 4))
+
+
+def test_an_epoch_begins_from_silence(corpus, tmp_path, monkeypatch):
+    starts = []
+    real = Training._start
+    monkeypatch.setattr(Training, "_start", lambda self, batch: (starts.append(real(self, batch)), starts[-1])[1])
+    words = ["--trainer.max_epochs", "2", "--trainer.limit_train_batches", "2", "--model.carry_state", "1"]
+    assert main(_words(corpus, tmp_path, *words)) == 0
+    assert [bool(hidden.any()) for hidden in starts] == [False, True, False, True]
+
+
+# Muon and AdamW as one
+
+
+def small_network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
+
+
+def together(network: nn.Module) -> _Together:
+    matrices, rest = ([p for p in network.parameters() if (p.ndim == 2) == matrix] for matrix in (True, False))
+    return _Together(torch.optim.Muon(matrices, lr=0.02), torch.optim.AdamW([{"params": rest, "weight_decay": 0.0}], lr=0.01))
+
+
+def steps(network: nn.Module, optimizer: torch.optim.Optimizer, numbers: range) -> None:
+    for number in numbers:
+        x = torch.randn(8, 4, generator=torch.Generator().manual_seed(number))
+        optimizer.zero_grad()
+        network(x).square().sum().backward()
+        optimizer.step()
+
+
+def test_optimizers_together_step_as_each_alone():
+    network, alone = small_network(), small_network()
+    optimizer, parts = together(network), together(alone).parts
+    for number in range(5):
+        steps(network, optimizer, range(number, number + 1))
+        x = torch.randn(8, 4, generator=torch.Generator().manual_seed(number))
+        alone.zero_grad()
+        alone(x).square().sum().backward()
+        for part in parts:
+            part.step()
+    assert all(one.equal(other) for one, other in zip(network.parameters(), alone.parameters(), strict=True))
+
+
+def test_saved_optimizers_take_the_next_step_that_unsaved_ones_take():
+    network = small_network()
+    optimizer = together(network)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
+    for number in range(4):
+        steps(network, optimizer, range(number, number + 1))
+        schedule.step()
+    buffer = io.BytesIO()
+    torch.save({"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}, buffer)
+    buffer.seek(0)
+    saved = torch.load(buffer, weights_only=True)
+    other = copy.deepcopy(network)
+    loaded = together(other)
+    resumed = torch.optim.lr_scheduler.LambdaLR(loaded, lambda step: 0.5**step)
+    loaded.load_state_dict(saved["optimizer"])
+    resumed.load_state_dict(saved["schedule"])
+    assert [group["lr"] for group in loaded.param_groups] == [group["lr"] for group in optimizer.param_groups]
+    for number in range(4, 8):
+        for net, optim, plan in ((network, optimizer, schedule), (other, loaded, resumed)):
+            steps(net, optim, range(number, number + 1))
+            plan.step()
+        assert all(one.equal(two) for one, two in zip(network.parameters(), other.parameters(), strict=True)), number
+    fresh = copy.deepcopy(network)
+    steps(fresh, together(fresh), range(8, 9))
+    steps(network, optimizer, range(8, 9))
+    assert not fresh[0].weight.equal(network[0].weight), "the state counts"
+
+
+def test_learning_rates_of_a_schedule_reach_both_optimizers():
+    optimizer = together(small_network())
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.1**step)
+    optimizer.step()
+    schedule.step()
+    assert [part.param_groups[0]["lr"] for part in optimizer.parts] == pytest.approx([0.002, 0.001])
+
+
+def test_muon_has_the_matrices_of_the_blocks_and_adamw_the_rest():
+    training = Training((SILENCE, "yes", "no"), hidden_size=8, layers=2, feed_forward=5)
+    names = {id(parameter): name for name, parameter in training.model.named_parameters()}
+    matrices, rest = training.optimizer_groups()
+    of_muon = [names[id(p)] for group in matrices for p in group["params"]]
+    assert len(of_muon) == 2 * 5 and all(name.startswith("blocks.") and name.endswith(("weight", "_l0")) for name in of_muon)
+    assert {p.ndim for group in matrices for p in group["params"]} == {2}
+    decayed, free = ([names[id(p)] for p in group["params"]] for group in rest)
+    assert decayed == ["input.weight", "head.1.weight"]
+    assert rest[1]["weight_decay"] == 0 and {p.ndim for p in rest[1]["params"]} == {1}
+    trained = [name for name, p in training.model.named_parameters() if p.requires_grad]
+    assert sorted(of_muon + decayed + free) == sorted(trained), "each once"
+
+
+# The steps
+
+
+def test_training_step_makes_only_unknown_words_strange(corpus, monkeypatch):
+    asked = []
+    real = Augmentation.make_strange
+    monkeypatch.setattr(
+        Augmentation, "make_strange", lambda self, log_mel, unknown: (asked.append(unknown), real(self, log_mel, unknown))[1]
+    )
+    heard = []
+    step = Training.training_step
+    monkeypatch.setattr(
+        Training, "training_step", lambda self, batch, index: (heard.append(batch[1]), step(self, batch, index))[1]
+    )
+    assert main(_words(corpus, Path("nowhere"), "--trainer.fast_dev_run", "3")) == 0
+    assert len(asked) == len(heard) == 3
+    assert all(torch.equal(unknown, targets == 1) for unknown, targets in zip(asked, heard, strict=True))
+    assert any(unknown.any() for unknown in asked)

@@ -8,3 +8,8 @@ BACKENDS = {  # states and gradients of a recurrence against the reference loop,
 LIBRARIES = 1e-3  # MFCC against librosa and torchaudio: values reach 90, and in empty bands the rounding of float32 FFTs shows
 GOLDEN = 1e-3  # MFCC against the file: another FFT library or processor
 TRAINING = 1e-4  # metrics of two processes against one: gradients are averaged in another order
+LOG_POWER = (
+    1e-5  # log mel through exp and log in float32: the logarithm of the floor, 14, times its rounding of 6e-8, a few times
+)
+HALF = 0.004  # log mel in float16: between 8 and 16 its numbers are 0.0078 apart
+GRADIENTS = 1e-4  # norms of gradients against autograd: float32 products with W_hh, carried back through up to 100 steps

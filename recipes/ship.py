@@ -1,0 +1,74 @@
+"""Make a run one of the models that the package ships: its weights, and a card with its figures on both splits.
+
+speechrnn evaluate runs/v2_12 --data CORPUS --split validation --streamed --conditions --report runs/v2_12/validation
+speechrnn evaluate runs/v2_12 --data CORPUS --split testing --streamed --conditions --report runs/v2_12/testing
+python recipes/ship.py runs/v2_12 base
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from speechrnn import checkpoint
+from speechrnn.evaluation import Report
+from speechrnn.training import model_card
+
+DATA = """The corpus was a part of Speech Commands v0.02 by its own split (for some words, v0.01), coded once as Ogg Opus, with
+fewer clips of `go` and `stop`; `recipes/README.md` in the project lists them. Unknown words and silence were drawn from it with
+seed 0. These are not the clips of the official test archive: the figures do not compare with published ones."""
+
+
+def read_report(found: dict[str, Any]) -> Report:
+    """A report as `speechrnn evaluate --report` wrote it."""
+    return Report(tuple(found["labels"]), np.array(found["confusion"]), found["protocol"], found["split"], found["streamed"])
+
+
+def conditions(rates: dict[str, float]) -> str:
+    """A Markdown table of the shares of right answers by condition."""
+    return "\n".join(["| condition | right |", "|---|--:|", *(f"| {name} | {rate:.1%} |" for name, rate in rates.items())])
+
+
+def main() -> None:
+    """Write `speechrnn/weights/NAME`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("name", choices=["base", "small", "tiny"])
+    options = parser.parse_args()
+    found = {split: json.loads((options.run / split / "report.json").read_text()) for split in ("validation", "testing")}
+    reports = {split: read_report(found[split]) for split in found}
+    streams = {split: read_report(found[split]["stream"]) for split in found}
+    model = checkpoint.load(options.run)
+    facts = checkpoint.read_config(checkpoint.model_folder(options.run))["training"]
+    card = model_card(model, facts, reports["validation"], streams["validation"])
+    card = card.replace("# A speechrnn model", f"# {options.name}").replace("--model FOLDER", f"--model {options.name}")
+    card = card.replace(
+        "## Limits",
+        f"""## Accuracy on the testing split, measured once
+
+- Each clip alone: {reports["testing"].summary()}.
+- All clips in one stream: {streams["testing"].summary()}.
+
+{reports["testing"].table()}
+
+{DATA}
+
+## Under hard conditions
+
+The ten words of the validation split in noise and worse, and silence of all kinds: the share that is heard as what it is.
+
+{conditions(found["validation"]["conditions"])}
+
+## Limits""",
+    )
+    scores = {}
+    for split in found:
+        for key, report in ((split, found[split]), (f"{split}_stream", found[split]["stream"])):
+            scores[key] = {name: value for name, value in report.items() if name not in ("stream", "conditions", "mistakes")}
+    checkpoint.save(model, checkpoint.SHIPPED / options.name, training=facts, scores=scores, card=card)
+
+
+if __name__ == "__main__":
+    main()
