@@ -2,12 +2,13 @@
 
     python recipes/ablation.py --data CORPUS              # every row, seed 1; what is in ablation.jsonl is not run again
     python recipes/ablation.py --data CORPUS --rows "textbook" "no carried state" --seed 2
-    python recipes/ablation.py                            # print the table
+    python recipes/ablation.py                            # print the table, draw gradients.png and systems.png
 
 What a row needs and the package does not (other cells, poolings, constraints) stands here, so that the package has one network.
 """
 
 import argparse
+import csv
 import json
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import orthogonal
 
+from speechrnn import checkpoint, plots
 from speechrnn.augment import Augmentation
 from speechrnn.data import UNKNOWN, Clips, SpeechCommands, load_noise
 from speechrnn.evaluation import evaluate_clips, evaluate_stream
@@ -380,6 +382,27 @@ def table(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def draw(results: list[dict[str, Any]]) -> None:
+    """The gradients of a textbook network beside the recipe's, and the shipped models among published systems."""
+    shown = {1: "textbook: one layer, last state", 0: "the recipe"}
+    runs = [
+        (title, result["gradients"], 1 / len(result["gradients"][0]["gradient"][0]))
+        for question, title in shown.items()
+        for result in [result for result in results if result["question"] == question][:1]
+    ]
+    plots.save(plots.gradients(runs), HERE / "gradients.png")
+    with (HERE / "systems.csv").open(newline="") as file:
+        published = list(csv.DictReader(file))
+    ours = []
+    for name in ("tiny", "small", "base"):
+        score = checkpoint.read_config(checkpoint.model_folder(name))["scores"]["validation"]
+        interval = [100 * end for end in score["interval_95"]]
+        size = checkpoint.load(name).parameter_count
+        ours.append({"system": name, "parameters": size, "accuracy": 100 * score["accuracy"], "interval": interval})
+    title = "Ours on a part of v2-12 validation, the others on the official test sets:\nthe heights do not compare to a point"
+    plots.save(plots.systems(published, ours, title), HERE / "systems.png")
+
+
 def main() -> None:
     """Run what is missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -408,6 +431,8 @@ def main() -> None:
                 with options.results.open("a") as file:
                     file.write(json.dumps(found) + "\n")
     print(table(results()))
+    if options.results == RESULTS:
+        draw(results())
 
 
 if __name__ == "__main__":

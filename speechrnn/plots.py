@@ -111,17 +111,16 @@ def curves(run_folder: str | Path, title: str) -> Figure:
     return figure
 
 
-def gradients(runs: Sequence[tuple[str, list[dict[str, Any]]]], seconds_per_step: float) -> Figure:
+def gradients(runs: Sequence[tuple[str, list[dict[str, Any]], float]]) -> Figure:
     """Whether gradients vanish or explode: dLoss/dh[t] over t, and the singular values of W_hh, a column a run.
 
     Args:
-        runs: of each its title and its history, see `GradientFlow`.
-        seconds_per_step: time between two h[t], s.
+        runs: of each its title, its history (see `GradientFlow`), and the time between two h[t], s.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4 * len(runs), 5.6), layout="constrained")
         panes = figure.subplots(2, len(runs), sharey="row", squeeze=False)
-        for (title, history), (over_time, spectrum) in zip(runs, panes.T, strict=True):
+        for (title, history, seconds_per_step), (over_time, spectrum) in zip(runs, panes.T, strict=True):
             first, last = history[0], history[-1]
             layers = len(last["gradient"])
             colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, layers))

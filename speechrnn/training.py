@@ -463,7 +463,7 @@ def _finish(cli: _TrainCli, folder: Path, started: datetime.datetime) -> Path:
     )
     plots.save(plots.curves(folder, folder.name), folder / "curves.png")
     flow = next(callback for callback in trainer.callbacks if isinstance(callback, GradientFlow))
-    plots.save(plots.gradients([(folder.name, flow.history)], model.config.seconds_per_step), folder / "gradients.png")
+    plots.save(plots.gradients([(folder.name, flow.history, model.config.seconds_per_step)]), folder / "gradients.png")
     plots.save(
         plots.confusion(report, f"{folder.name}, {report.protocol} validation: {report.accuracy:.1%}"),
         folder / "confusion.png",

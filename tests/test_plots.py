@@ -184,7 +184,7 @@ def history(layers: int, steps: int, units: int, moments: tuple[int, ...] = (0, 
 
 def test_gradients_show_first_and_last_measurement_of_each_layer() -> None:
     measured = history(layers=3, steps=33, units=16)
-    over_time, spectrum = plots.gradients([("a run", measured)], 0.03).axes
+    over_time, spectrum = plots.gradients([("a run", measured, 0.03)]).axes
     drawn = [line for line in over_time.get_lines() if len(line.get_xydata())]
     assert len(drawn) == len(spectrum.get_lines()) - 1 == 6, "two lines a layer, and the line at 1"
     for number, (line, values) in enumerate(zip(drawn, spectrum.get_lines(), strict=False)):
@@ -202,7 +202,7 @@ def test_gradients_show_first_and_last_measurement_of_each_layer() -> None:
 
 
 def test_gradients_say_which_layers_and_which_steps() -> None:
-    over_time = plots.gradients([("a run", history(2, 33, 8))], 0.03).axes[0]
+    over_time = plots.gradients([("a run", history(2, 33, 8), 0.03)]).axes[0]
     legend = over_time.get_legend()
     assert [text.get_text() for text in legend.get_texts()] == ["layer 1", "layer 2", "step 0", "step 1,400"]
     assert [line.get_linestyle() for line in legend.get_lines()] == ["-", "-", ":", "-"]
@@ -211,13 +211,34 @@ def test_gradients_say_which_layers_and_which_steps() -> None:
 
 
 def test_gradients_of_several_runs_stand_side_by_side_on_one_scale() -> None:
-    runs = [("tanh", history(1, 33, 8)), ("relu", history(4, 50, 12, (0,)))]
-    figure = plots.gradients(runs, 0.02)
+    runs = [("tanh", history(1, 33, 8), 0.03), ("relu", history(4, 50, 12, (0,)), 0.02)]
+    figure = plots.gradients(runs)
     (*upper,), (*lower,) = np.reshape(figure.axes, (2, 2))
     assert [axes.get_title() for axes in upper] == ["tanh", "relu"]
     for row in (upper, lower):
         assert row[0].get_ylim() == row[1].get_ylim()
     assert [sum(len(line.get_xydata()) > 0 for line in axes.get_lines()) for axes in upper] == [2, 8]
+
+
+def test_systems_show_the_published_ones_and_ours_with_their_intervals() -> None:
+    published = [
+        {"system": "LSTM", "kind": "gated recurrence", "parameters": "53000", "accuracy": "92.3", "test": "V1-12"},
+        {"system": "CRNN", "kind": "gated recurrence", "parameters": "467000", "accuracy": "97.4", "test": "V2-12"},
+    ]
+    ours = [
+        {"system": "tiny", "parameters": 11_000, "accuracy": 94.0, "interval": (93.0, 95.0)},
+        {"system": "base", "parameters": 240_000, "accuracy": 97.0, "interval": (96.5, 97.4)},
+    ]
+    axes = plots.systems(published, ours, "a title").axes[0]
+    line = axes.containers[0].lines[0]
+    np.testing.assert_allclose(line.get_xydata(), [(11_000, 94.0), (240_000, 97.0)])
+    (bars,) = axes.containers[0].lines[2]
+    np.testing.assert_allclose([[low, high] for (_, low), (_, high) in bars.get_segments()], [(93.0, 95.0), (96.5, 97.4)])
+    names = [text.get_text() for text in axes.texts]
+    assert names == ["LSTM", "CRNN", "tiny", "base"]
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert "gated recurrence, published on V1-12" in labels and "vanilla recurrence, ours" in labels
+    assert axes.get_xscale() == "log"
 
 
 # One file
@@ -245,7 +266,7 @@ def test_way_of_one_wav_shows_the_states_and_the_answer_of_the_model(model: Mode
 
 def test_pictures_are_written_as_png_and_closed(run: Path, tmp_path: Path) -> None:
     figures = {"new/folder/a.png": plots.confusion(report_of(COUNTS), "t"), "b.png": plots.curves(run, "t")}
-    figures["c.png"] = plots.gradients([("t", history(2, 33, 8))], 0.03)
+    figures["c.png"] = plots.gradients([("t", history(2, 33, 8), 0.03)])
     for name, figure in figures.items():
         plots.save(figure, tmp_path / name)
         height, width, _ = plt.imread(tmp_path / name).shape
