@@ -1,7 +1,7 @@
 """Which parts of the recipe matter: each row changes one thing in `v2_12_small.yaml` and trains it for a few epochs.
 
     python recipes/ablation.py --data CORPUS              # every row, seed 1; what is in ablation.jsonl is not run again
-    python recipes/ablation.py --data CORPUS --rows "textbook" "no carried state" --seed 2
+    python recipes/ablation.py --data CORPUS --rows textbook "no carried" --seed 2
     python recipes/ablation.py                            # print the table, draw gradients.png and systems.png
 
 What a row needs and the package does not (other cells, poolings, constraints) stands here, so that the package has one network.
@@ -47,8 +47,8 @@ class Plain(nn.Module):
         self.recurrence = block.recurrence
 
     def forward(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        states, last = self.recurrence(x, hidden)
-        return states, last
+        out: tuple[Tensor, Tensor] = self.recurrence(x, hidden)
+        return out
 
 
 class Gated(nn.Module):
@@ -57,6 +57,9 @@ class Gated(nn.Module):
     def __init__(self, kind: type[nn.GRU] | type[nn.LSTM], size: int) -> None:
         super().__init__()
         self.cell = kind(size, size, batch_first=True)
+        for gates in (self.cell.weight_ih_l0, self.cell.weight_hh_l0):
+            for gate in gates.split(size):
+                nn.init.orthogonal_(gate)
 
     def forward(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         start = hidden.unsqueeze(0)
@@ -96,6 +99,10 @@ class Zero(nn.Module):
 
 
 def plain(model: Model) -> None:
+    first = _recurrences(model)[0]  # model.input is its W_ih and b: two linear maps in a row would be one
+    nn.init.eye_(first.weight_ih_l0)
+    first.weight_ih_l0.requires_grad_(False)
+    first.bias_ih_l0.requires_grad_(False)
     model.blocks = nn.ModuleList(Plain(block) for block in model.blocks)
     model.head = nn.Sequential(nn.Identity(), model.head[1])
 
@@ -203,25 +210,26 @@ class Row:
 
 
 NO_AUGMENTATION = {"shift_frames": 0, "gain_db": 0, "noise_probability": 0, "time_masks": 0, "mel_masks": 0, "strange": 0}
+TEXTBOOK = {"stack": 1, "label_smoothing": 0, "carry_state": 0}
 ROWS = [
     Row(0, "the recipe", streamed=True),
-    Row(1, "textbook: one tanh layer of 160 units, no stacking, last state, AdamW, no augmentation",
-        {"layers": 1, "hidden_size": 160, "stack": 1, "label_smoothing": 0, "carry_state": 0}, NO_AUGMENTATION,
+    *(Row(1, f"textbook: one tanh layer of 220, its last state, no stacking, AdamW at {rate:g}, no augmentation, no smoothing, "
+          "no carried state", {**TEXTBOOK, "layers": 1, "hidden_size": 220}, NO_AUGMENTATION, change=plain, pool=last_state,
+          adam=rate) for rate in (1e-3, 3e-3)),
+    Row(1, "textbook, four layers of 89, AdamW at 0.001", {**TEXTBOOK, "layers": 4, "hidden_size": 89}, NO_AUGMENTATION,
         change=plain, pool=last_state, adam=1e-3),
-    Row(1, "textbook, four layers of 83", {"layers": 4, "hidden_size": 83, "stack": 1, "label_smoothing": 0, "carry_state": 0},
-        NO_AUGMENTATION, change=plain, pool=last_state, adam=1e-3),
-    Row(2, "frames not stacked", {"stack": 1}),
-    Row(2, "two frames stacked", {"stack": 2}),
-    Row(2, "four frames stacked", {"stack": 4}),
+    Row(2, "frames not stacked", {"stack": 1, "feed_forward": 65}),
+    Row(2, "two frames stacked", {"stack": 2, "feed_forward": 61}),
+    Row(2, "four frames stacked", {"stack": 4, "feed_forward": 55}),
     Row(3, "two layers of 67", {"layers": 2, "hidden_size": 67, "feed_forward": 80}),
     Row(3, "six layers of 39", {"layers": 6, "hidden_size": 39, "feed_forward": 49}),
     Row(3, "eight layers of 34", {"layers": 8, "hidden_size": 34, "feed_forward": 42}),
     Row(4, "W_hh and W_ih start uniform (the default of nn.RNN)", change=default_start),
     Row(4, "W_hh starts as the identity", change=identity_start),
-    Row(4, "W_hh always orthogonal (parametrisation)", change=always_orthogonal),
+    Row(4, "W_hh always orthogonal (parametrisation, to 0.002 in bf16)", change=always_orthogonal),
     Row(4, "W_hh learns at a tenth of the rate", recurrent_rate=0.1),
     Row(4, "penalty 0.01 |W_hh W_hh^T - 1|^2", penalty=0.01),
-    Row(5, "no normalisation", change=no_norm),
+    Row(5, "no normalisation in the blocks", change=no_norm),
     Row(5, "no residual paths", change=no_residual),
     Row(5, "no feed-forward part, six layers of 65", {"layers": 6, "hidden_size": 65}, change=no_feed_forward),
     Row(5, "feed-forward part without a gate", {"feed_forward": 87}, change=gelu),
@@ -236,7 +244,7 @@ ROWS = [
     Row(7, "two masks each", augmentation={"time_masks": 2, "mel_masks": 2}),
     Row(8, "no label smoothing", {"label_smoothing": 0}),
     Row(8, "label smoothing 0.1", {"label_smoothing": 0.1}),
-    Row(8, "moving average of the weights (0.998)", average=0.998),
+    Row(8, "moving average of the weights (0.99)", average=0.99),
     Row(8, "twice the epochs", epochs=2),
     Row(8, "four times the epochs", epochs=4),
     Row(8, "AdamW at 0.002 for all parameters", adam=2e-3),
@@ -257,7 +265,7 @@ ROWS = [
 class Variant(Training):
     """The recipe's training with the changes of a row."""
 
-    frames: ClassVar[dict[int, tuple[Tensor, Tensor, Tensor]]] = {}  # by stacking: log mel frames, mean and deviation
+    frames: ClassVar[dict[int, Tensor]] = {}  # log mel frames of the training clips, by stacking
 
     def __init__(self, row: Row, **settings: Any) -> None:
         super().__init__(**settings)
@@ -273,23 +281,26 @@ class Variant(Training):
         mfcc, stack = self.model.mfcc, self.model.config.stack
         if stack not in self.frames:
             self.frames.clear()
-            self.log_mel = log_mel_frames(mfcc, data.clips["training"].waves)
-            self.set_statistics()
-            self.frames[stack] = self.log_mel, mfcc.mean.clone(), mfcc.std.clone()
-        self.log_mel, mean, std = self.frames[stack]
-        mfcc.mean.copy_(mean)
-        mfcc.std.copy_(std)
+            self.frames[stack] = log_mel_frames(mfcc, data.clips["training"].waves)
+        self.log_mel = self.frames[stack]
+        self.set_statistics()
         self.noise = log_mel_frames(mfcc, data.noise.unsqueeze(0))[0].float()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         loss = super().training_step(batch, batch_index)
-        for recurrence in _recurrences(self.model) if self.row.penalty else ():
-            weight = recurrence.weight_hh_l0
-            loss = loss + self.row.penalty * (weight @ weight.T - torch.eye(len(weight))).square().sum()
+        if self.row.penalty:
+            with torch.autocast("cpu", enabled=False):  # in bf16 the steps near 1 are as large as what is penalised
+                for recurrence in _recurrences(self.model):
+                    weight = recurrence.weight_hh_l0
+                    loss = loss + self.row.penalty * (weight @ weight.T - torch.eye(len(weight))).square().sum()
         return loss
 
     def optimizer_groups(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         matrices, rest = super().optimizer_groups()
+        skew = [parameter for name, parameter in self.model.named_parameters() if "parametrizations" in name]
+        if skew:  # of which only a triangle counts: no matrix that Muon knows, nor one to be drawn to zero
+            others = [parameter for parameter in matrices[0]["params"] if all(parameter is not other for other in skew)]
+            return [{"params": others}], [*rest, {"params": skew, "weight_decay": 0.0}]
         if self.row.adam:
             return [], [{**group, "lr": self.row.adam} for group in (*matrices, *rest)]
         if self.row.recurrent_rate != 1:
@@ -363,32 +374,38 @@ def run(row: Row, data: Corpus, seed: int, epochs: int) -> dict[str, Any]:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Markdown: a line a row, the mean over its seeds, and the difference from the recipe's."""
-    lines = ["| | change | parameters | seeds | accuracy | difference | mean over classes | streamed |",
-             "|--:|---|--:|--:|--:|--:|--:|--:|"]  # fmt: skip
+    """Markdown: a line a row, the mean over its seeds, and the difference from the recipe at the same seeds."""
+    lines = ["| | change | parameters | seeds | accuracy | difference | mean over classes | streamed | words not in training |",
+             "|--:|---|--:|--:|--:|--:|--:|--:|--:|"]  # fmt: skip
     by_row: dict[str, list[dict[str, Any]]] = {}
     for result in results:
         by_row.setdefault(result["row"], []).append(result)
-    middle = np.mean([result["accuracy"] for result in by_row["the recipe"]])
+    recipe = {result["seed"]: result["accuracy"] for result in by_row.get(ROWS[0].name, [])}
+
+    def average(values: list[float], form: str) -> str:
+        return format(float(np.mean(values)), form) if values else ""
+
     for row in ROWS:
         if found := by_row.get(row.name):
-            accuracy = np.mean([result["accuracy"] for result in found])
-            streamed = [result["streamed"] for result in found if "streamed" in result]
-            lines.append(
-                f"| {row.question or ''} | {row.name} | {found[0]['parameters']:,} | {len(found)} | {accuracy:.2%} | "
-                f"{100 * (accuracy - middle):+.2f} | {np.mean([result['mean_accuracy'] for result in found]):.2%} | "
-                f"{f'{np.mean(streamed):.2%}' if streamed else ''} |"
-            )
+            unheard = [share for result in found for share in result.get("unheard_words", {}).values()]
+            cells = [
+                str(row.question or ""), row.name, f"{found[0]['parameters']:,}", str(len(found)),
+                average([result["accuracy"] for result in found], ".2%"),
+                average([100 * (r["accuracy"] - recipe[r["seed"]]) for r in found if r["seed"] in recipe], "+.2f"),
+                average([result["mean_accuracy"] for result in found], ".2%"),
+                average([result["streamed"] for result in found if "streamed" in result], ".2%"), average(unheard, ".1%"),
+            ]  # fmt: skip
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def draw(results: list[dict[str, Any]]) -> None:
     """The gradients of a textbook network beside the recipe's, and the shipped models among published systems."""
-    shown = {1: "textbook: one layer, last state", 0: "the recipe"}
+    shown = {ROWS[1].name: "textbook: one layer, last state", ROWS[0].name: "the recipe: four layers, each step counts"}
     runs = [
-        (title, result["gradients"], 1 / len(result["gradients"][0]["gradient"][0]))
-        for question, title in shown.items()
-        for result in [result for result in results if result["question"] == question][:1]
+        (shown[name], result["gradients"], 1 / len(result["gradients"][0]["gradient"][0]))
+        for name in shown
+        for result in [result for result in results if result["row"] == name][:1]
     ]
     plots.save(plots.gradients(runs), HERE / "gradients.png")
     with (HERE / "systems.csv").open(newline="") as file:
@@ -412,26 +429,29 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE")
     options = parser.parse_args()
-    known = [row.name for row in ROWS]
-    if unknown := [name for name in options.rows or [] if name not in known]:
-        parser.error(f"no row {unknown[0]!r}: expected some of {known}")
+    starts = options.rows or [""]
+    chosen = [row for row in ROWS if any(row.name.startswith(start) for start in starts)]
+    if missing := [start for start in starts if not any(row.name.startswith(start) for row in ROWS)]:
+        parser.error(f"no row begins with {missing[0]!r}: expected some of {[row.name for row in ROWS]}")
 
     def results() -> list[dict[str, Any]]:
         return [json.loads(line) for line in options.results.read_text().splitlines()] if options.results.is_file() else []
 
     if options.data:
-        data = Corpus(str(options.data), allow_partial=True)
+        recipe = yaml.safe_load(RECIPE.read_text())
+        data = Corpus(**{**recipe["data"], "folder": str(options.data), "allow_partial": True})
         data.setup("fit")
-        for row in ROWS:
-            if options.rows and row.name not in options.rows:
-                continue
-            if (row.name, options.seed) not in {(result["row"], result["seed"]) for result in results()}:
+        for row in chosen:
+            done = {(result["row"], result["seed"], result["epochs"]) for result in results()}
+            if (row.name, options.seed, options.epochs * row.epochs) not in done:
                 found = run(row, data, options.seed, options.epochs)
                 print(f"{row.name}: {found['accuracy']:.2%}, {found['seconds']:.0f} s", flush=True)
                 with options.results.open("a") as file:
                     file.write(json.dumps(found) + "\n")
+    if not results():
+        parser.error(f"{options.results}: no results yet: type --data CORPUS")
     print(table(results()))
-    if options.results == RESULTS:
+    if not options.data:
         draw(results())
 
 

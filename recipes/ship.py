@@ -1,8 +1,8 @@
 """Make a run one of the models that the package ships: its weights, and a card with its figures on both splits.
 
-speechrnn evaluate runs/v2_12 --data CORPUS --split validation --streamed --conditions --report runs/v2_12/validation
-speechrnn evaluate runs/v2_12 --data CORPUS --split testing --streamed --conditions --report runs/v2_12/testing
-python recipes/ship.py runs/v2_12 base
+speechrnn evaluate RUN --data CORPUS --allow-partial --streamed --conditions --split validation --report RUN/validation
+speechrnn evaluate RUN --data CORPUS --allow-partial --streamed --conditions --split testing --report RUN/testing
+python recipes/ship.py RUN base
 """
 
 import argparse
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from speechrnn import checkpoint
-from speechrnn.evaluation import Report
+from speechrnn.evaluation import Report, conditions_table
 from speechrnn.training import model_card
 
 DATA = """The corpus was a part of Speech Commands v0.02 by its own split (for some words, v0.01), coded once as Ogg Opus, with
@@ -26,11 +26,6 @@ def read_report(found: dict[str, Any]) -> Report:
     return Report(tuple(found["labels"]), np.array(found["confusion"]), found["protocol"], found["split"], found["streamed"])
 
 
-def conditions(rates: dict[str, float]) -> str:
-    """A Markdown table of the shares of right answers by condition."""
-    return "\n".join(["| condition | right |", "|---|--:|", *(f"| {name} | {rate:.1%} |" for name, rate in rates.items())])
-
-
 def main() -> None:
     """Write `speechrnn/weights/NAME`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -38,10 +33,16 @@ def main() -> None:
     parser.add_argument("name", choices=["base", "small", "tiny"])
     options = parser.parse_args()
     found = {split: json.loads((options.run / split / "report.json").read_text()) for split in ("validation", "testing")}
+    for split, report in found.items():
+        if missing := {"stream", "conditions"} - report.keys():
+            parser.error(f"{options.run / split}: no {', '.join(sorted(missing))}: evaluate with --streamed --conditions")
+    folder = checkpoint.model_folder(options.run)
+    if checkpoint.read_config(folder)["scores"]["validation"]["confusion"] != found["validation"]["confusion"]:
+        parser.error(f"{options.run / 'validation'} is of another model than {folder}: evaluate again")
     reports = {split: read_report(found[split]) for split in found}
     streams = {split: read_report(found[split]["stream"]) for split in found}
     model = checkpoint.load(options.run)
-    facts = checkpoint.read_config(checkpoint.model_folder(options.run))["training"]
+    facts = checkpoint.read_config(folder)["training"]
     card = model_card(model, facts, reports["validation"], streams["validation"])
     card = card.replace("# A speechrnn model", f"# {options.name}").replace("--model FOLDER", f"--model {options.name}")
     card = card.replace(
@@ -59,7 +60,7 @@ def main() -> None:
 
 The ten words of the validation split in noise and worse, and silence of all kinds: the share that is heard as what it is.
 
-{conditions(found["validation"]["conditions"])}
+{conditions_table(found["validation"]["conditions"])}
 
 ## Limits""",
     )

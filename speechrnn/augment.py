@@ -46,7 +46,7 @@ class Augmentation:
 
         Args:
             log_mel: (B, T, M) log(power + log_floor).
-            noise: (K, M) the same of background noise, K >= T; places in it are drawn.
+            noise: (K, M) the same of background noise, at places that are drawn; with fewer than T frames none is added.
             log_floor: of the features.
         """
         power = _power(log_mel, log_floor)
@@ -62,10 +62,11 @@ class Augmentation:
         return self._mask(torch.log(power * gain + log_floor))
 
     def make_strange(self, log_mel: Tensor, unknown: Tensor) -> Tensor:
-        """Make words that nobody said: in use unknown is any word at all, not one of the twenty-five that the corpus has.
+        """Make words that nobody said: in use unknown is any word at all, not one of those that the corpus has.
 
         A quarter is played backwards; a quarter has another unknown word spoken over it; a quarter goes on as another unknown
-        word from somewhere in its middle third; a quarter begins as any clip of the batch and goes on as an unknown word.
+        word from somewhere in its middle third; a quarter begins as any clip of the batch and goes on as an unknown word. Of the
+        last few hold a short command whole: the price of teaching that the beginning of a command is none.
 
         Args:
             log_mel: (B, T, M).

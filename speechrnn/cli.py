@@ -77,7 +77,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
     from speechrnn import checkpoint, plots
     from speechrnn.data import load_noise, load_noises, load_split
-    from speechrnn.evaluation import evaluate_clips, evaluate_conditions, evaluate_stream
+    from speechrnn.evaluation import conditions_table, evaluate_clips, evaluate_conditions, evaluate_stream
 
     folder = checkpoint.model_folder(options.model)
     model = checkpoint.load(folder).to("cuda" if torch.cuda.is_available() else "cpu")
@@ -94,7 +94,7 @@ def evaluate(options: argparse.Namespace) -> int:
     if options.conditions:
         rates = evaluate_conditions(model, clips, load_noises(options.data, options.split))
         found["conditions"] = rates
-        said += ["", "| condition | right |", "|---|--:|", *(f"| {name} | {rate:.1%} |" for name, rate in rates.items())]
+        said.append(f"\n{conditions_table(rates)}")
     print(json.dumps(found, indent=2) if options.json else "\n".join(said))
     if options.report:
         picture = plots.confusion(report, f"{report.protocol} {report.split}: {report.accuracy:.1%}")

@@ -374,7 +374,7 @@ class Batches(Sampler[list[int]]):
 
 
 class SpeechCommands(LightningDataModule):
-    """Training and validation batches: int16 waves (B, 16000) and targets (B,).
+    """Training batches: indices (B,) of clips and targets (B,). Validation batches: int16 waves (B, 16000) and targets (B,).
 
     Words are drawn by their number of clips to the power 1 - `balance`: 0 as they come, 1 all alike.
 

@@ -128,6 +128,11 @@ class Report:
         return "\n".join(rows)
 
 
+def conditions_table(rates: dict[str, float]) -> str:
+    """A Markdown table of what `evaluate_conditions` gives."""
+    return "\n".join(["| condition | right |", "|---|--:|", *(f"| {name} | {rate:.1%} |" for name, rate in rates.items())])
+
+
 def wilson_interval(correct: int, clips: int, z: float = 1.959964) -> tuple[float, float]:
     """Interval of a share that was counted; z is the normal quantile, for 95 % by default.
 

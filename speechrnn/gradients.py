@@ -15,7 +15,7 @@ from speechrnn.recurrence import Recurrence
 
 
 class GradientFlow(Callback):
-    """Measures every recurrence of a model in training, every `every` steps.
+    """Measures every recurrence of a model in training, every `every` steps and at the last.
 
     `nn.RNN` tells of each h[t] only the gradient that comes from above, dLoss/dy[t]. What comes back from later steps is added
     here, by the recursion of backpropagation through time (Werbos 1990):
@@ -38,7 +38,8 @@ class GradientFlow(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Watch this step, if it is its turn."""
         measured = self.history and self.history[-1]["step"] == trainer.global_step  # where batches are accumulated
-        if trainer.global_step % self.every == 0 and not measured:
+        last = trainer.global_step + 1 == trainer.estimated_stepping_batches
+        if (last or trainer.global_step % self.every == 0) and not measured:
             self._norms = {}
             for layer, recurrence in enumerate(_recurrences(pl_module)):
                 self._hooks.append(recurrence.register_forward_hook(self._watch(layer)))
@@ -50,7 +51,7 @@ class GradientFlow(Callback):
         while self._hooks:
             self._hooks.pop().remove()
         scaler = getattr(trainer.precision_plugin, "scaler", None)  # of the loss, where half precision needs one
-        scale = scaler.get_scale() if scaler else 1.0
+        scale = (scaler.get_scale() if scaler else 1.0) / trainer.accumulate_grad_batches
         gradient = [(self._norms[layer] / scale).tolist() for layer in sorted(self._norms)]
         singular = [torch.linalg.svdvals(r.weight_hh_l0.detach().float()).tolist() for r in _recurrences(pl_module)]
         self.history.append({"step": trainer.global_step, "gradient": gradient, "singular_values": singular})
