@@ -35,7 +35,7 @@ from speechrnn.training import Training, log_mel_frames
 
 HERE = Path(__file__).parent
 RECIPE, RESULTS = HERE / "v2_12_small.yaml", HERE / "ablation.jsonl"
-EPOCHS = 4
+EPOCHS = 3
 FOLDS = (("zero", "cat", "forward", "one"), ("marvin", "eight", "happy"), ("backward", "bed", "five"))  # words left out in turn
 
 

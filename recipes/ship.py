@@ -7,6 +7,7 @@ python recipes/ship.py RUN base
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def main() -> None:
     streams = {split: read_report(found[split]["stream"]) for split in found}
     model = checkpoint.load(options.run)
     facts = checkpoint.read_config(folder)["training"]
+    facts["recipe"] = re.sub(r"(?m)^( +folder:) .*", rf"\1 data/{facts['corpus']}", facts["recipe"])  # wherever it was
     card = model_card(model, facts, reports["validation"], streams["validation"])
     card = card.replace("# A speechrnn model", f"# {options.name}").replace("--model FOLDER", f"--model {options.name}")
     card = card.replace(

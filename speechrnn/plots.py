@@ -146,33 +146,43 @@ def systems(published: Sequence[dict[str, Any]], ours: Sequence[dict[str, Any]],
     """Accuracy against size: published systems, and ours with the interval of each, joined by a line.
 
     Args:
-        published: of each `system`, `kind`, `parameters`, `accuracy` (%) and the `test` it was measured on.
+        published: of each `system`, `kind`, `parameters`, `accuracy` (%), the `test` it was measured on, and on which `side` of
+            its mark the name stands: left, right or below.
         ours: of each `system`, `parameters`, `accuracy` (%) and `interval` (lower and upper end, %).
         title: says what ours was measured on.
     """
-    kinds = {"vanilla recurrence": (ORANGE, "o"), "gated recurrence": ("#009e73", "s"), "convolution": ("#56b4e9", "^")}
-    kinds["attention"] = ("#cc79a7", "D")
+    kinds = {
+        "vanilla recurrence": (ORANGE, "o"),
+        "gated recurrence": ("#009e73", "s"),
+        "convolution": (BLUE, "^"),
+        "attention": ("#cc79a7", "D"),
+    }
+    sides = {"left": (-5, -2, "right"), "right": (5, -2, "left"), "below": (0, -10, "center")}
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8, 5), layout="constrained")
         axes = figure.add_subplot()
         for kind, (colour, marker) in kinds.items():
             for test, fill in (("V2-12", colour), ("V1-12", "white")):
                 chosen = [row for row in published if row["kind"] == kind and row["test"] == test]
-                label = f"{kind}, published on {test}" if chosen else None
-                places = [(float(row["parameters"]), float(row["accuracy"])) for row in chosen]
-                axes.plot(*zip(*places, strict=True) if places else ([], []), marker, color=colour, mfc=fill, label=label)
+                if chosen:
+                    sizes, rates = [float(row["parameters"]) for row in chosen], [float(row["accuracy"]) / 100 for row in chosen]
+                    axes.plot(sizes, rates, marker, color=colour, mfc=fill, label=f"{kind}, published on {test}")
         for row in published:
-            place = float(row["parameters"]), float(row["accuracy"])
-            axes.annotate(row["system"], place, (4, 4), textcoords="offset points", fontsize=6, color="#444444")
-        sizes, rates = [row["parameters"] for row in ours], [row["accuracy"] for row in ours]
-        spread = [[row["accuracy"] - row["interval"][0] for row in ours], [row["interval"][1] - row["accuracy"] for row in ours]]
+            across, up, align = sides[row["side"]]
+            place = float(row["parameters"]), float(row["accuracy"]) / 100
+            axes.annotate(row["system"], place, (across, up), textcoords="offset points", ha=align, fontsize=6, color="#444444")
+        sizes, rates = [row["parameters"] for row in ours], [row["accuracy"] / 100 for row in ours]
+        spread = [[abs(row["accuracy"] - row["interval"][end]) / 100 for row in ours] for end in (0, 1)]
         label = "vanilla recurrence, ours"
         axes.errorbar(sizes, rates, spread, fmt="o-", color=ORANGE, capsize=3, linewidth=2, markersize=7, label=label)
-        for row in ours:
-            place = row["parameters"], row["accuracy"]
+        for row, rate in zip(ours, rates, strict=True):
+            place = row["parameters"], rate
             axes.annotate(row["system"], place, (6, -12), textcoords="offset points", fontweight="bold", color=ORANGE)
-        axes.set(xscale="log", xlabel="parameters", ylabel="accuracy", title=title)
-        axes.yaxis.set_major_formatter(PercentFormatter(100))
+        # Each step up halves the errors or so: where the systems are is where the room is.
+        axes.set(xscale="log", yscale="logit", xlabel="parameters", ylabel="accuracy", title=title, ylim=(0.65, 0.99))
+        axes.set_yticks([0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99])
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.minorticks_off()
         axes.legend(loc="lower right", fontsize=7)
     return figure
 

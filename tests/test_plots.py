@@ -222,8 +222,22 @@ def test_gradients_of_several_runs_stand_side_by_side_on_one_scale() -> None:
 
 def test_systems_show_the_published_ones_and_ours_with_their_intervals() -> None:
     published = [
-        {"system": "LSTM", "kind": "gated recurrence", "parameters": "53000", "accuracy": "92.3", "test": "V1-12"},
-        {"system": "CRNN", "kind": "gated recurrence", "parameters": "467000", "accuracy": "97.4", "test": "V2-12"},
+        {
+            "system": "LSTM",
+            "kind": "gated recurrence",
+            "parameters": "53000",
+            "accuracy": "92.3",
+            "test": "V1-12",
+            "side": "left",
+        },
+        {
+            "system": "CRNN",
+            "kind": "gated recurrence",
+            "parameters": "467000",
+            "accuracy": "97.4",
+            "test": "V2-12",
+            "side": "below",
+        },
     ]
     ours = [
         {"system": "tiny", "parameters": 11_000, "accuracy": 94.0, "interval": (93.0, 95.0)},
@@ -231,9 +245,9 @@ def test_systems_show_the_published_ones_and_ours_with_their_intervals() -> None
     ]
     axes = plots.systems(published, ours, "a title").axes[0]
     line = axes.containers[0].lines[0]
-    np.testing.assert_allclose(line.get_xydata(), [(11_000, 94.0), (240_000, 97.0)])
+    np.testing.assert_allclose(line.get_xydata(), [(11_000, 0.94), (240_000, 0.97)])
     (bars,) = axes.containers[0].lines[2]
-    np.testing.assert_allclose([[low, high] for (_, low), (_, high) in bars.get_segments()], [(93.0, 95.0), (96.5, 97.4)])
+    np.testing.assert_allclose([[low, high] for (_, low), (_, high) in bars.get_segments()], [(0.93, 0.95), (0.965, 0.974)])
     names = [text.get_text() for text in axes.texts]
     assert names == ["LSTM", "CRNN", "tiny", "base"]
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
