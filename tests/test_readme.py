@@ -44,6 +44,11 @@ def test_readme_shows_commands_output_and_python():
     assert len(PYTHON) == 2
 
 
+@pytest.mark.parametrize("page", ["README.md", "recipes/README.md", "data/README.md"])
+def test_no_place_is_left_to_be_filled(page):
+    assert not re.findall(r"@[A-Z]+@|[A-Z]+_TEXT", (ROOT / page).read_text())
+
+
 @pytest.mark.parametrize(("command", "output"), CONSOLE, ids=lambda text: text[:24])
 def test_commands_print_what_the_readme_shows(command, output, project, capsys):
     """Labels to the letter; times and probabilities to 0.05, for another processor rounds otherwise."""
