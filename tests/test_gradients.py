@@ -222,7 +222,7 @@ def test_resumed_run_goes_on_with_the_history_of_its_checkpoint(batches: Loader,
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     trainer_with(resumed, 3).fit(module, batches, ckpt_path=tmp_path / "last.ckpt", weights_only=False)
     assert resumed.history[:4] == begun.history
-    assert [moment["step"] for moment in resumed.history] == [0, 3, 6, 9, 12]
+    assert [moment["step"] for moment in resumed.history] == [0, 3, 6, 9, 12, 14], "every third, and the last"
 
 
 def test_accumulated_batches_are_measured_once_a_step(batches: Loader) -> None:
