@@ -180,7 +180,7 @@ def test_next_call_resumes_after_retries_are_used_up(server: Server, tmp_path: P
     server.sent.clear()
     assert_complete(download(server.corpus(), tmp_path))
     assert server.ranges == [f"bytes={HALF}-"]
-    assert server.sent == [len(GOOD) - HALF]
+    assert sum(server.sent) == len(GOOD) - HALF  # the last refusal, of 0 bytes, may be counted after the list was cleared
 
 
 def test_many_breaks_with_progress_between_them_do_not_end_the_download(server: Server, tmp_path: Path) -> None:
