@@ -30,25 +30,13 @@ from speechrnn.data import UNKNOWN, Clips, SpeechCommands, load_noise
 from speechrnn.evaluation import evaluate_clips, evaluate_stream
 from speechrnn.gradients import GradientFlow
 from speechrnn.model import Model, pool
-from speechrnn.recurrence import Recurrence
-from speechrnn.training import Training, log_mel_frames
+from speechrnn.recurrence import recurrences
+from speechrnn.training import Training, log_mel_frames, set_feature_statistics
 
 HERE = Path(__file__).parent
 RECIPE, RESULTS = HERE / "v2_12_small.yaml", HERE / "ablation.jsonl"
 EPOCHS = 3
 FOLDS = (("zero", "cat", "forward", "one"), ("marvin", "eight", "happy"), ("backward", "bed", "five"))  # words left out in turn
-
-
-class Plain(nn.Module):
-    """A recurrence alone: no normalisation, no residual path, no feed-forward part."""
-
-    def __init__(self, block: Any) -> None:
-        super().__init__()
-        self.recurrence = block.recurrence
-
-    def forward(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        out: tuple[Tensor, Tensor] = self.recurrence(x, hidden)
-        return out
 
 
 class Gated(nn.Module):
@@ -79,18 +67,6 @@ class Without(nn.Module):
         return self.block.feed_forward(states), last
 
 
-class Gelu(nn.Module):
-    """A feed-forward part without a gate."""
-
-    def __init__(self, size: int, units: int) -> None:
-        super().__init__()
-        self.parts = nn.Sequential(nn.LayerNorm(size), nn.Linear(size, units), nn.GELU(), nn.Linear(units, size))
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.parts(x)
-        return out
-
-
 class Zero(nn.Module):
     """No feed-forward part."""
 
@@ -99,16 +75,16 @@ class Zero(nn.Module):
 
 
 def plain(model: Model) -> None:
-    first = _recurrences(model)[0]  # model.input is its W_ih and b: two linear maps in a row would be one
+    first = recurrences(model)[0]  # model.input is its W_ih and b: two linear maps in a row would be one
     nn.init.eye_(first.weight_ih_l0)
     first.weight_ih_l0.requires_grad_(False)
     first.bias_ih_l0.requires_grad_(False)
-    model.blocks = nn.ModuleList(Plain(block) for block in model.blocks)
+    model.blocks = nn.ModuleList(recurrences(model))  # no normalisation, residual path or feed-forward part
     model.head = nn.Sequential(nn.Identity(), model.head[1])
 
 
 def no_norm(model: Model) -> None:
-    for block in _blocks(model):
+    for block in model.blocks:
         block.recurrence_norm = nn.Identity()
         block.feed_forward.norm = nn.Identity()
 
@@ -118,36 +94,37 @@ def no_residual(model: Model) -> None:
 
 
 def no_feed_forward(model: Model) -> None:
-    for block in _blocks(model):
+    for block in model.blocks:
         block.feed_forward = Zero()
 
 
 def gelu(model: Model) -> None:
-    for block in _blocks(model):
-        block.feed_forward = Gelu(model.config.hidden_size, model.config.feed_forward)
+    size, units = model.config.hidden_size, model.config.feed_forward
+    for block in model.blocks:
+        block.feed_forward = nn.Sequential(nn.LayerNorm(size), nn.Linear(size, units), nn.GELU(), nn.Linear(units, size))
 
 
 def gated(kind: type[nn.GRU] | type[nn.LSTM]) -> Callable[[Model], None]:
     def change(model: Model) -> None:
-        for block in _blocks(model):
+        for block in model.blocks:
             block.recurrence = Gated(kind, model.config.hidden_size)
 
     return change
 
 
 def default_start(model: Model) -> None:
-    for recurrence in _recurrences(model):
+    for recurrence in recurrences(model):
         for name in ("weight_ih_l0", "weight_hh_l0"):
             nn.init.uniform_(getattr(recurrence, name), -(model.config.hidden_size**-0.5), model.config.hidden_size**-0.5)
 
 
 def identity_start(model: Model) -> None:
-    for recurrence in _recurrences(model):
+    for recurrence in recurrences(model):
         nn.init.eye_(recurrence.weight_hh_l0)
 
 
 def always_orthogonal(model: Model) -> None:
-    for recurrence in _recurrences(model):
+    for recurrence in recurrences(model):
         recurrence.backend = "loop"  # nn.RNN keeps its own list of weights and would not see the parametrisation
         orthogonal(recurrence, "weight_hh_l0")
 
@@ -162,14 +139,6 @@ def mean(logits: Tensor) -> Tensor:
 
 def log_sum(logits: Tensor) -> Tensor:
     return logits.logsumexp(1)
-
-
-def _blocks(model: Model) -> list[Any]:
-    return list(model.blocks)
-
-
-def _recurrences(model: Model) -> list[Recurrence]:
-    return [part for part in model.modules() if isinstance(part, Recurrence)]
 
 
 @dataclass(frozen=True)
@@ -277,20 +246,20 @@ class Variant(Training):
         return self.row.pool(logits)
 
     def on_fit_start(self) -> None:
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.trainer.datamodule
         mfcc, stack = self.model.mfcc, self.model.config.stack
         if stack not in self.frames:
             self.frames.clear()
             self.frames[stack] = log_mel_frames(mfcc, data.clips["training"].waves)
         self.log_mel = self.frames[stack]
-        self.set_statistics()
+        set_feature_statistics(mfcc, self.log_mel)
         self.noise = log_mel_frames(mfcc, data.noise.unsqueeze(0))[0].float()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         loss = super().training_step(batch, batch_index)
         if self.row.penalty:
             with torch.autocast("cpu", enabled=False):  # in bf16 the steps near 1 are as large as what is penalised
-                for recurrence in _recurrences(self.model):
+                for recurrence in recurrences(self.model):
                     weight = recurrence.weight_hh_l0
                     loss = loss + self.row.penalty * (weight @ weight.T - torch.eye(len(weight))).square().sum()
         return loss
@@ -304,7 +273,7 @@ class Variant(Training):
         if self.row.adam:
             return [], [{**group, "lr": self.row.adam} for group in (*matrices, *rest)]
         if self.row.recurrent_rate != 1:
-            recurrent = {id(recurrence.weight_hh_l0) for recurrence in _recurrences(self.model)}
+            recurrent = {id(recurrence.weight_hh_l0) for recurrence in recurrences(self.model)}
             both = [parameter for group in matrices for parameter in group["params"]]
             slow = [parameter for parameter in both if id(parameter) in recurrent]
             fast = [parameter for parameter in both if id(parameter) not in recurrent]
@@ -332,9 +301,8 @@ def run(row: Row, data: Corpus, seed: int, epochs: int) -> dict[str, Any]:
     recipe = yaml.safe_load(RECIPE.read_text())
     settings = {**recipe["model"], **row.model}
     augmentation = Augmentation(**{**settings.pop("augmentation"), **row.augmentation})
-    for name, value in {**recipe["data"], **row.data}.items():
-        if name in ("batch_size", "balance"):
-            setattr(data, name, value)
+    for name in ("batch_size", "balance"):
+        setattr(data, name, {**recipe["data"], **row.data}[name])
     whole = data.clips["training"]
     data.left_out = torch.tensor([name.partition("/")[0] in row.fold for name in whole.names])
     training = Variant(row, labels=data.labels, augmentation=augmentation, **settings)

@@ -38,12 +38,13 @@ def main() -> None:
         if missing := {"stream", "conditions"} - report.keys():
             parser.error(f"{options.run / split}: no {', '.join(sorted(missing))}: evaluate with --streamed --conditions")
     folder = checkpoint.model_folder(options.run)
-    if checkpoint.read_config(folder)["scores"]["validation"]["confusion"] != found["validation"]["confusion"]:
+    config = checkpoint.read_config(folder)
+    if config["scores"]["validation"]["confusion"] != found["validation"]["confusion"]:
         parser.error(f"{options.run / 'validation'} is of another model than {folder}: evaluate again")
     reports = {split: read_report(found[split]) for split in found}
     streams = {split: read_report(found[split]["stream"]) for split in found}
-    model = checkpoint.load(options.run)
-    facts = checkpoint.read_config(folder)["training"]
+    model = checkpoint.load(folder)
+    facts = config["training"]
     facts["recipe"] = re.sub(r"(?m)^( +folder:) .*", rf"\1 data/{facts['corpus']}", facts["recipe"])  # wherever it was
     card = model_card(model, facts, reports["validation"], streams["validation"])
     card = card.replace("# A speechrnn model", f"# {options.name}").replace("--model FOLDER", f"--model {options.name}")

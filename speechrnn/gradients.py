@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from speechrnn.recurrence import Recurrence
+from speechrnn.recurrence import Recurrence, recurrences
 
 
 class GradientFlow(Callback):
@@ -41,7 +41,8 @@ class GradientFlow(Callback):
         last = trainer.global_step + 1 == trainer.estimated_stepping_batches
         if (last or trainer.global_step % self.every == 0) and not measured:
             self._norms = {}
-            for layer, recurrence in enumerate(_recurrences(pl_module)):
+            module: Any = pl_module
+            for layer, recurrence in enumerate(recurrences(module.model)):  # not the teacher's
                 self._hooks.append(recurrence.register_forward_hook(self._watch(layer)))
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -53,7 +54,8 @@ class GradientFlow(Callback):
         scaler = getattr(trainer.precision_plugin, "scaler", None)  # of the loss, where half precision needs one
         scale = (scaler.get_scale() if scaler else 1.0) / trainer.accumulate_grad_batches
         gradient = [(self._norms[layer] / scale).tolist() for layer in sorted(self._norms)]
-        singular = [torch.linalg.svdvals(r.weight_hh_l0.detach().float()).tolist() for r in _recurrences(pl_module)]
+        module: Any = pl_module
+        singular = [torch.linalg.svdvals(r.weight_hh_l0.detach().float()).tolist() for r in recurrences(module.model)]
         self.history.append({"step": trainer.global_step, "gradient": gradient, "singular_values": singular})
         for layer, (norms, values) in enumerate(zip(gradient, singular, strict=True), 1):
             pl_module.log(f"layer_{layer}_gradient_first", norms[0])
@@ -63,12 +65,12 @@ class GradientFlow(Callback):
 
     def _watch(self, layer: int) -> Callable[[Recurrence, Any, tuple[Tensor, Tensor]], None]:
         def forward(recurrence: Recurrence, _: Any, output: tuple[Tensor, Tensor]) -> None:
-            states = output[0]
+            states: Any = output[0]  # torch gives `register_hook` no types
 
             def backward(from_above: Tensor) -> None:
                 self._norms[layer] = gradient_norms(recurrence, states.detach(), from_above)
 
-            states.register_hook(backward)  # type: ignore[no-untyped-call]
+            states.register_hook(backward)
 
         return forward
 
@@ -99,8 +101,3 @@ def gradient_norms(recurrence: Recurrence, states: Tensor, from_above: Tensor) -
         slope = 1 - state.square() if recurrence.activation == "tanh" else (state > 0).float()
         total = (total * slope) @ weight
     return torch.stack(norms[::-1])
-
-
-def _recurrences(module: LightningModule) -> list[Recurrence]:
-    model: Any = module.model  # not the teacher
-    return [part for part in model.modules() if isinstance(part, Recurrence)]

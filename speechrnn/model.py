@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from speechrnn.audio import SAMPLE_RATE, read_wave
 from speechrnn.features import Mfcc
-from speechrnn.recurrence import Activation, Backend, Recurrence
+from speechrnn.recurrence import Activation, Backend, Recurrence, recurrences
 
 CLIP_SAMPLES = SAMPLE_RATE  # the corpus's clips, and so the window in which a word is looked for, last one second
 BATCH = 64  # clips at once in `classify_waves`: 4 MB of audio, where larger batches were no faster on two cores
@@ -174,9 +174,8 @@ class Model(nn.Module):
 
     def set_backend(self, backend: Backend) -> None:
         """Compute every recurrence with this backend: `torch` (fast) or `loop` (the equation as it is written)."""
-        for module in self.modules():
-            if isinstance(module, Recurrence):
-                module.backend = backend
+        for recurrence in recurrences(self):
+            recurrence.backend = backend
 
     def initial_state(self, batch: int) -> State:
         """The state before the first sample: silence in the past, h = 0."""

@@ -83,3 +83,8 @@ class Recurrence(nn.RNN):
             return loop(x, hidden, self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.activation)
         outputs, last = nn.RNN.forward(self, x, hidden.unsqueeze(0))
         return outputs, last.squeeze(0)
+
+
+def recurrences(network: nn.Module) -> list[Recurrence]:
+    """Every recurrent layer of a network, in its order."""
+    return [part for part in network.modules() if isinstance(part, Recurrence)]

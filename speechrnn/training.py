@@ -113,11 +113,7 @@ class Training(LightningModule):
             self.log_mel = log_mel_frames(self.model.mfcc, data.clips["training"].waves)
             self.noise = log_mel_frames(self.model.mfcc, data.noise.unsqueeze(0))[0].float()
         if trainer.ckpt_path is None:
-            self.set_statistics()
-
-    def set_statistics(self) -> None:
-        """Normalise the features by mean and deviation of the training clips."""
-        set_feature_statistics(self.model.mfcc, self.log_mel)
+            set_feature_statistics(self.model.mfcc, self.log_mel)
 
     def on_train_epoch_start(self) -> None:
         """Begin each epoch from silence: a resumed run has no clip before."""
