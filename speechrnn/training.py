@@ -15,6 +15,8 @@ import re
 import sys
 import time
 import warnings
+from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -58,6 +60,8 @@ class Training(LightningModule):
         label_smoothing: probability taken from the true label and spread over all.
         carry_state: share of the clips that start from the state the clip before left, as in a stream, not from silence (as
             `--rolling` in EdgeML's FastGRNN).
+        start: a model whose weights and normalisation training begins with, as a shipped name or a folder; of the same shape,
+            features and labels.
         teacher: a model whose answers are learned beside the labels (Hinton, Vinyals and Dean 2015, arXiv 1503.02531), as a
             shipped name or a folder; its labels and mel frames must be those of this model.
         teacher_share: share of the loss that is the teacher's.
@@ -74,6 +78,7 @@ class Training(LightningModule):
         warm_up: float = 0.1,
         label_smoothing: float = 0.05,
         carry_state: float = 0.5,
+        start: str | None = None,
         teacher: str | None = None,
         teacher_share: float = 0.7,
         augmentation: Augmentation = Augmentation(),  # noqa: B008  # frozen
@@ -84,16 +89,16 @@ class Training(LightningModule):
         self.learning_rate, self.matrix_learning_rate = learning_rate, matrix_learning_rate
         self.weight_decay, self.warm_up = weight_decay, warm_up
         self.label_smoothing, self.carry_state = label_smoothing, carry_state
+        self.start = start
+        if start is not None:
+            first = checkpoint.load(start)
+            _require_same(f"start {start}", first.config, self.model.config, [field.name for field in fields(ModelConfig)])
+            self.model.load_state_dict(first.state_dict())
         self.teacher_share = teacher_share
         self.teacher = None
         if teacher is not None:
             self.teacher = checkpoint.load(teacher).requires_grad_(False)
-            for name in ("labels", *FRONT_END):
-                theirs, ours = getattr(self.teacher.config, name), getattr(self.model.config, name)
-                if theirs != ours:
-                    raise ValueError(
-                        f"teacher {teacher} has {name} {theirs}: expected {ours}, for both hear the same frames; take another one"
-                    )
+            _require_same(f"teacher {teacher}", self.teacher.config, self.model.config, ("labels", *FRONT_END))
         self.augmentation = augmentation
         self.unknown = labels.index(UNKNOWN) if UNKNOWN in labels else -1
         self.carried: Tensor | None = None  # h after the clips before
@@ -105,14 +110,14 @@ class Training(LightningModule):
     def on_fit_start(self) -> None:
         """Compute the log mel frames of the training clips and of the noise, once, and keep them on the device.
 
-        Their mean and deviation become the model's normalisation, unless a checkpoint brought one.
+        Their mean and deviation become the model's normalisation, unless a checkpoint or the model begun with brought one.
         """
         trainer: Any = self.trainer
         data = trainer.datamodule
         with trainer.profiler.profile("features"):
             self.log_mel = log_mel_frames(self.model.mfcc, data.clips["training"].waves)
             self.noise = log_mel_frames(self.model.mfcc, data.noise.unsqueeze(0))[0].float()
-        if trainer.ckpt_path is None:
+        if trainer.ckpt_path is None and self.start is None:
             set_feature_statistics(self.model.mfcc, self.log_mel)
 
     def on_train_epoch_start(self) -> None:
@@ -227,6 +232,12 @@ class Training(LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _require_same(whose: str, theirs: ModelConfig, ours: ModelConfig, names: Iterable[str]) -> None:
+    for name in names:
+        if (found := getattr(theirs, name)) != (expected := getattr(ours, name)):
+            raise ValueError(f"{whose} has {name} {found}: expected {expected}, as in the recipe; change one of them")
 
 
 class _Together(torch.optim.Optimizer):

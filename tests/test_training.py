@@ -415,6 +415,30 @@ def test_missing_teacher_is_named(corpus, capsys):
     assert "no model 'nobody'" in capsys.readouterr().err.splitlines()[-1]
 
 
+# A model to begin with
+
+
+def test_a_run_begins_with_the_weights_and_the_normalisation_of_its_start(corpus, tmp_path):
+    torch.manual_seed(3)
+    model = Model(ModelConfig(labels=(SILENCE, UNKNOWN, *TEN_WORDS), hidden_size=16, layers=2))
+    model.mfcc.mean.fill_(7)
+    checkpoint.save(model, tmp_path / "first", training={}, scores={}, card="")
+    words = ["--model.start", str(tmp_path / "first"), "--model.learning_rate", "0", "--model.matrix_learning_rate", "0"]
+    assert main(_words(corpus, tmp_path / "run", *words, "--trainer.max_epochs", "1")) == 0
+    for name, value in load(tmp_path / "run").state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]), name
+
+
+def test_start_of_another_shape_is_refused_in_one_line(corpus, tmp_path, capsys):
+    model = Model(ModelConfig(labels=(SILENCE, UNKNOWN, *TEN_WORDS), hidden_size=8, layers=2))
+    checkpoint.save(model, tmp_path / "first", training={}, scores={}, card="")
+    assert main(_words(corpus, Path("nowhere"), "--model.start", str(tmp_path / "first"), "--trainer.fast_dev_run", "1")) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == (
+        f"speechrnn: start {tmp_path / 'first'} has hidden_size 8: expected 16, as in the recipe; change one of them"
+    )
+
+
 # The state that goes on from clip to clip
 
 
