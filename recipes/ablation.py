@@ -208,6 +208,7 @@ ROWS = [
     Row(7, "no augmentation", augmentation=NO_AUGMENTATION),
     Row(7, "no shift", augmentation={"shift_frames": 0}),
     Row(7, "no noise", augmentation={"noise_probability": 0}),
+    Row(7, "no change of speed and voice", augmentation={"speed": 0, "voice": 0}),
     Row(7, "no change of level", augmentation={"gain_db": 0}),
     Row(7, "no masks", augmentation={"time_masks": 0, "mel_masks": 0}),
     Row(7, "two masks each", augmentation={"time_masks": 2, "mel_masks": 2}),

@@ -1,14 +1,16 @@
-"""Augmentation of whole batches on the training device, on log mel frames: shift, noise, gain, masks, and made-up words.
+"""Augmentation of whole batches on the training device, on log mel frames: speed, voice, shift, noise, gain, masks, new words.
 
 In: log mel frames (B, T, M) of recorded clips. Out: the same shape. The powers of two sounds add (in the mean their cross term is
 zero), so frames are computed once and noise is mixed into their bands, not into waves: a training step needs no FFT. All
 draws come from torch's global generator of the device, which training seeds anew each step. It does not know models.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import grid_sample
 from torchaudio.functional import mask_along_axis_iid
 
 
@@ -17,6 +19,10 @@ class Augmentation:
     """How much a training clip may differ from the recorded one; zeros change nothing.
 
     Args:
+        speed: largest relative change of speed to either side (0.1 in Ko et al., Audio augmentation for speech
+            recognition, 2015).
+        voice: largest relative stretch of the mel axis to either side, as if another vocal tract had spoken (Jaitly and Hinton,
+            Vocal tract length perturbation, 2013, who stretch up to 0.1).
         shift_frames: largest shift in time to either side, frames; silence fills the gap (10 frames are the 100 ms of
             kws_streaming and BC-ResNet).
         gain_db: largest change of level to either side, dB.
@@ -30,6 +36,8 @@ class Augmentation:
         strange: share of the unknown clips that are made into words nobody said, see `make_strange`.
     """
 
+    speed: float = 0.0
+    voice: float = 0.0
     shift_frames: int = 10
     gain_db: float = 10.0
     noise_probability: float = 0.8
@@ -42,13 +50,15 @@ class Augmentation:
     strange: float = 0.0
 
     def __call__(self, log_mel: Tensor, noise: Tensor, log_floor: float) -> Tensor:
-        """Shift, add noise, change the level, mask.
+        """Change speed and voice, shift, add noise, change the level, mask.
 
         Args:
             log_mel: (B, T, M) log(power + log_floor).
             noise: (K, M) the same of background noise, at places that are drawn; with fewer than T frames none is added.
             log_floor: of the features.
         """
+        if self.speed or self.voice:
+            log_mel = _stretch(log_mel, self.speed, self.voice, log_floor)
         power = _power(log_mel, log_floor)
         if self.shift_frames:
             power = _shift(power, self.shift_frames)
@@ -110,6 +120,19 @@ class Augmentation:
 
 def _power(log_mel: Tensor, log_floor: float) -> Tensor:
     return (log_mel.exp() - log_floor).clamp(min=0)
+
+
+def _stretch(log_mel: Tensor, speed: float, voice: float, log_floor: float) -> Tensor:
+    """Stretch each clip (B, T, M) in time about its middle and in mel from its lowest band; silence fills what is left."""
+    batch, frames, bands = log_mel.shape
+    time = torch.linspace(-1, 1, frames, device=log_mel.device) * (1 + _uniform(batch, -speed, speed, log_mel.device))
+    mel = (torch.linspace(0, 2, bands, device=log_mel.device) * (1 + _uniform(batch, -voice, voice, log_mel.device))).clamp(
+        max=2
+    ) - 1
+    grid = torch.stack((mel.expand(-1, frames, -1), time.transpose(1, 2).expand(-1, -1, bands)), -1)
+    silence = math.log(log_floor)
+    moved: Tensor = grid_sample((log_mel - silence).unsqueeze(1), grid, align_corners=True)
+    return moved[:, 0] + silence
 
 
 def _shift(power: Tensor, reach: int) -> Tensor:

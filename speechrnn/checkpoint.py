@@ -1,7 +1,8 @@
 """Model folders: everything that is needed to use a model again, and nothing that can run code.
 
 `config.json` holds the architecture, features, labels, version, recipe, seed, scores and the checksum of the weights;
-`model.safetensors` the weights and buffers; `README.md` the model card. It does not know how a model was trained.
+`model.safetensors` the weights and buffers; `README.md` the model card; `thresholds.json`, where it was measured, from which
+probability on a word in a stream counts as heard. It does not know how a model was trained.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from safetensors.torch import save as save_tensors
 from speechrnn.model import Model, ModelConfig
 
 FORMAT = 2  # raised when a folder written before can no longer be read
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+CONFIG, WEIGHTS, CARD, THRESHOLDS = "config.json", "model.safetensors", "README.md", "thresholds.json"
 SHIPPED = Path(__file__).with_name("weights")
 DEFAULT = "base"
 
@@ -110,6 +111,15 @@ def load(name_or_folder: str | Path | None = None) -> Model:
         raise ValueError(
             f"{folder}: {CONFIG} and {WEIGHTS} do not belong together ({first}): copy the whole model folder"
         ) from error
+    if (folder / THRESHOLDS).is_file():
+        try:
+            measured = json.loads((folder / THRESHOLDS).read_text())["thresholds"]
+            model.thresholds = {word: float(measured[word]) for word in shape.words}
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{folder / THRESHOLDS} is damaged ({error!r}): delete it, and measure again with "
+                "`speechrnn evaluate --false-alarms-per-hour`"
+            ) from error
     return model.eval()
 
 

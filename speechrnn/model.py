@@ -150,6 +150,7 @@ class Model(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.thresholds: dict[str, float] = {}  # of words in a stream, where they were measured
         self.mfcc = Mfcc(
             window_ms=config.window_ms,
             hop_ms=config.hop_ms,

@@ -14,7 +14,7 @@ from speechrnn.augment import Augmentation
 FLOOR = 1e-6
 SILENCE = math.log(FLOOR)
 NOTHING = Augmentation(
-    shift_frames=0, gain_db=0, noise_probability=0, snr_low_db=0, snr_high_db=0,
+    speed=0, voice=0, shift_frames=0, gain_db=0, noise_probability=0, snr_low_db=0, snr_high_db=0,
     time_masks=0, time_mask_frames=0, mel_masks=0, mel_mask_bands=0, strange=0,
 )  # fmt: skip
 NO_NOISE = torch.empty(0, 40)
@@ -66,7 +66,7 @@ def test_masks_of_no_size_or_number_change_nothing(sizes: dict[str, int]) -> Non
 def test_input_is_left_as_it_was() -> None:
     log_mel, noise, unknown = random(5, 99, 40), random(400, 40), torch.tensor([True, False, True, True, False])
     copies = log_mel.clone(), noise.clone(), unknown.clone()
-    everything = Augmentation(time_masks=2, mel_masks=2, strange=1)
+    everything = Augmentation(speed=0.1, voice=0.1, time_masks=2, mel_masks=2, strange=1)
     everything(log_mel, noise, FLOOR)
     everything.make_strange(log_mel, unknown)
     assert log_mel.equal(copies[0]) and noise.equal(copies[1]) and unknown.equal(copies[2])
@@ -87,6 +87,48 @@ def test_shift_goes_up_to_its_bound_to_both_sides_and_fills_with_silence() -> No
         torch.testing.assert_close(row, expected, rtol=0, atol=LOG_POWER)
         shifts.add(shift)
     assert shifts == set(range(-reach, reach + 1))
+
+
+def edges(clip: Tensor) -> tuple[float, float, float]:
+    """Where a block of power begins and ends in time, frames, and its middle in mel, bands; between frames by its own level."""
+    level = clip - SILENCE
+    over_time, over_mel = level.amax(1) / level.max(), level.amax(0)
+    inside = (over_time > 0.5).nonzero()[:, 0]
+    return float(inside[0]), float(inside[-1]), float((over_mel * torch.arange(len(over_mel))).sum() / over_mel.sum())
+
+
+def test_speed_stretches_about_the_middle_up_to_its_bound_and_leaves_the_bands() -> None:
+    block = torch.full((1_000, 99, 40), SILENCE)
+    block[:, 39:60, 18:23] = 0.0  # 10 frames to either side of the middle
+    lengths = []
+    for clip in replace(NOTHING, speed=0.3)(block, NO_NOISE, FLOOR):
+        start, end, band = edges(clip)
+        assert abs((start + end) / 2 - 49) <= 0.5
+        assert band == pytest.approx(20, abs=1e-3)
+        lengths.append(end - start)
+    assert min(lengths) <= 2 * 10.5 / 1.25 and max(lengths) >= 2 * 10.5 / 0.75
+    assert min(lengths) >= 2 * 10.5 / 1.3 - 1 and max(lengths) <= 2 * 10.5 / 0.7 + 1
+
+
+def test_voice_stretches_from_the_lowest_band_up_to_its_bound_and_leaves_the_time() -> None:
+    block = torch.full((1_000, 99, 40), SILENCE)
+    block[:, 39:60, 18:23] = 0.0
+    bands = []
+    for clip in replace(NOTHING, voice=0.2)(block, NO_NOISE, FLOOR):
+        start, end, band = edges(clip)
+        assert (start, end) == (39, 59)
+        bands.append(band)
+    assert 20 / 1.2 - 0.5 <= min(bands) < 20 / 1.17
+    assert 20 / 0.83 < max(bands) <= 20 / 0.8 + 0.5
+
+
+def test_words_that_are_stretched_over_the_edge_leave_silence_and_no_hole() -> None:
+    loud = torch.zeros(200, 99, 40)
+    changed = replace(NOTHING, speed=0.2, voice=0.2)(loud, NO_NOISE, FLOOR)
+    assert changed.isfinite().all()
+    faster = changed[:, 0, 20] < SILENCE / 2
+    assert 0.3 < faster.float().mean() < 0.7  # what was shortened ends in silence, the rest does not
+    assert (changed[:, 49] > -1e-3).all()  # in mel the highest band goes on
 
 
 def test_gain_lies_within_its_bounds_and_is_one_number_a_clip() -> None:
