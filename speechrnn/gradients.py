@@ -55,6 +55,11 @@ class GradientFlow(Callback):
         scale = (scaler.get_scale() if scaler else 1.0) / trainer.accumulate_grad_batches
         gradient = [(self._norms[layer] / scale).tolist() for layer in sorted(self._norms)]
         module: Any = pl_module
+        if not all(recurrence.weight_hh_l0.isfinite().all() for recurrence in recurrences(module.model)):
+            raise ValueError(
+                f"W_hh is not finite at step {trainer.global_step}: the training has diverged; "
+                "begin it again with a lower model.learning_rate and model.matrix_learning_rate"
+            )
         singular = [torch.linalg.svdvals(r.weight_hh_l0.detach().float()).tolist() for r in recurrences(module.model)]
         self.history.append({"step": trainer.global_step, "gradient": gradient, "singular_values": singular})
         for layer, (norms, values) in enumerate(zip(gradient, singular, strict=True), 1):

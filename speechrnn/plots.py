@@ -16,6 +16,7 @@ from speechrnn.audio import SAMPLE_RATE, read_wave
 
 if TYPE_CHECKING:
     from speechrnn.evaluation import Report
+    from speechrnn.events import StreamReport
     from speechrnn.model import Model
 
 STYLE: Any = {  # matplotlib types the keys one by one
@@ -224,4 +225,32 @@ def way_of_one_wav(model: "Model", path: str | Path) -> Figure:
         panes[3].xaxis.set_major_locator(AutoLocator())  # librosa takes them away
         panes[3].xaxis.set_major_formatter(ScalarFormatter())
         panes[3].legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0, ncols=2)  # above: the steps go anywhere
+    return figure
+
+
+def detection_errors(found: "StreamReport", title: str) -> Figure:
+    """Misses against false alarms an hour for every threshold (DET, Martin et al. 1997), of all words and of each.
+
+    Each line gives the fewest misses of all thresholds with no more false alarms. The cross is at the thresholds that were used.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6, 4.4), layout="constrained")
+        axes = figure.add_subplot()
+        names = ["all", *found.thresholds]
+        least = 0.5 / found.hours  # where none at all is drawn, for a logarithm has no 0
+        colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(names) - 1))
+        for name, colour in zip(names, ["black", *colours], strict=True):
+            points = sorted((scores[name].false_alarms_per_hour, scores[name].miss_rate) for _, scores in found.curve)
+            best = np.minimum.accumulate([missed for _, missed in points])  # of the thresholds with no more false alarms
+            points = [(max(alarms, least), missed) for (alarms, _), missed in zip(points, best.tolist(), strict=True)]
+            line: Any = {"linewidth": 2.5, "zorder": 3} if name == "all" else {"linewidth": 1.2}
+            axes.step(*zip(*points, strict=True), where="post", color=colour, label=name, **line)
+        used = found.scores["all"]
+        place = max(used.false_alarms_per_hour, least), used.miss_rate
+        axes.plot(*place, "x", color=ORANGE, markersize=9, markeredgewidth=2.5, label="thresholds used", zorder=4)
+        axes.set(xscale="log", xlabel="false alarms an hour", ylabel="words missed", title=title)
+        axes.set(ylim=(0, 0.3), xlim=(0.9 * least, None))
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.legend(fontsize=7, ncols=2)
     return figure

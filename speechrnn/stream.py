@@ -129,23 +129,24 @@ class Detector:
 
     def push(self, logits: Tensor) -> Iterator[Detection]:
         """Words that are sure with these steps (T, C)."""
-        for step, heard in enumerate(
-            zip(*(part.tolist() for part in self.windows(logits)), strict=True), self._step - len(logits)
-        ):
+        first = self._step
+        probabilities, start, end = self.windows(logits)
+        rows = zip(probabilities[:, self._words].tolist(), start.tolist(), end.tolist(), strict=True)
+        for step, heard in enumerate(rows, first):
             yield from self.choice.advance(step, (step + 1) * self.seconds_per_step, *heard)
 
     def windows(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What the window that ends with each of these steps (T, C) holds.
 
         Returns:
-            Probabilities (T, W) of the words, and the start and end (T,), s, of the middle nine tenths of the window's weight.
+            Probabilities (T, C) of the labels, and the start and end (T,), s, of the middle nine tenths of the window's weight.
         """
         logits = torch.cat((self._recent, logits))
         steps = len(logits) - self.window + 1
         self._recent = logits[steps:]
         if not steps:
-            return torch.empty(0, len(self._words)), torch.empty(0), torch.empty(0)
-        probabilities = pool(logits.unsqueeze(0), self.window)[0].softmax(-1)[:, self._words]
+            return torch.empty(0, logits.shape[1]), torch.empty(0), torch.empty(0)
+        probabilities = pool(logits.unsqueeze(0), self.window)[0].softmax(-1)
         passed = logits.mean(-1).unfold(0, self.window, 1).softmax(-1).cumsum(-1)
         before = self._step - self.window + torch.arange(1, steps + 1, device=logits.device)
         start = (before + (passed < 0.05).sum(-1)).clamp(min=0)

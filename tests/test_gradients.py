@@ -166,6 +166,14 @@ def batches() -> Loader:
     return Loader(torch.randn(5, 4, 20, 3))
 
 
+def test_training_that_has_diverged_is_stopped_and_says_what_to_do(batches: Loader) -> None:
+    module = Small()
+    with torch.no_grad():
+        module.model[1].weight_hh_l0[0, 0] = torch.inf
+    with pytest.raises(ValueError, match=r"W_hh is not finite at step 0: the training has diverged; begin it again with a lower"):
+        trainer_with(GradientFlow(every=3), 1).fit(module, batches)
+
+
 def test_history_has_every_nth_step_with_a_norm_a_step_and_the_singular_values_of_each_layer(batches: Loader) -> None:
     module, flow = Small(), GradientFlow(every=3)
     trainer_with(flow, 2).fit(module, batches)

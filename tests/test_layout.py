@@ -23,10 +23,11 @@ ARROWS = {
     "download": set(),
     "augment": set(),
     "gradients": {"recurrence"},
-    "evaluation": {"audio", "data", "model", "stream"},
-    "plots": {"audio", "evaluation", "model"},
+    "events": {"audio", "data", "model", "stream"},
+    "evaluation": {"audio", "data", "events", "model", "stream"},
+    "plots": {"audio", "evaluation", "events", "model"},
     "training": {"__init__", "augment", "checkpoint", "data", "evaluation", "features", "gradients", "model", "plots"},
-    "cli": {"__init__", "audio", "checkpoint", "data", "download", "evaluation", "plots", "stream", "training"},
+    "cli": {"__init__", "audio", "checkpoint", "data", "download", "evaluation", "events", "plots", "stream", "training"},
 }
 
 
