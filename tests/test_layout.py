@@ -24,9 +24,10 @@ ARROWS = {
     "augment": set(),
     "gradients": {"recurrence"},
     "evaluation": {"audio", "data", "model", "stream"},
+    "transcripts": {"stream"},
     "plots": {"audio", "evaluation", "model"},
     "training": {"__init__", "augment", "checkpoint", "data", "evaluation", "features", "gradients", "model", "plots"},
-    "cli": {"__init__", "audio", "checkpoint", "data", "download", "evaluation", "plots", "stream", "training"},
+    "cli": {"__init__", "audio", "checkpoint", "data", "download", "evaluation", "plots", "stream", "training", "transcripts"},
 }
 
 
