@@ -1,8 +1,8 @@
-"""Audio files as float32 mono at 16 kHz, whole or in blocks.
+"""Audio as float32 mono at 16 kHz: files whole or in blocks, pipes and the microphone as they come.
 
-In: a path or a binary file object, of any format that libsndfile reads (wav, FLAC, Ogg Vorbis and Opus, MP3, ...), any
-sample rate, any number of channels. Out: numpy arrays (n,); a whole file is the concatenation of its blocks, so both
-give the very same samples. What cannot be read, or is not all there, is an `AudioError`.
+In: a path or a binary file object, of any format that libsndfile reads (wav, FLAC, Ogg Vorbis and Opus, MP3, ...), or a
+pipe with a wav or bare samples; any sample rate, any number of channels. Out: numpy arrays (n,); a whole file is the
+concatenation of its blocks, so both give the very same samples. What cannot be read, or is not all there, is an `AudioError`.
 
 It knows nothing of torch, models or features.
 """
@@ -11,8 +11,10 @@ import io
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+import struct
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,6 +28,9 @@ _SAMPLE_BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 # libsndfile shortens a wav, AIFF, AU, W64 or RF64 file that is cut off to what is there, and says so in its log alone.
 _SHORTENED = re.compile(r"^ *(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _UNKNOWN_FRAMES = 2**63 - 1  # what libsndfile reports for a FLAC that was written to a pipe
+_PIPE_BYTES = 65_536  # taken from a pipe at once: what one of Linux holds
+_PIPE_KINDS = {(1, 16): "<i2", (1, 24): "<i3", (1, 32): "<i4", (3, 32): "<f4"}  # by the wav's format tag and bits of a sample
+_MICROPHONE_SECONDS = 0.1  # heard at once: so often a meter moves
 
 
 class AudioError(ValueError):
@@ -53,46 +58,61 @@ def read_blocks(
     """
     if not 0 < block_seconds < math.inf:
         raise ValueError(f"block_seconds is {block_seconds}; expected a number above 0")
-    name = str(source if isinstance(source, str | os.PathLike) else getattr(source, "name", "audio in memory"))
-    name = name if name.isprintable() else repr(name)
+    name = _name(source)
     notes = [] if notes is None else notes
     with _open(source, name) as sound:
-        rate, channels, frames = sound.samplerate, sound.channels, sound.frames
-        if channels > 1:
-            notes.append(f"mixed down from {channels} channels")
-        if rate != SAMPLE_RATE:
-            import soxr
+        yield from _convert(_read_open(sound, name, block_seconds, notes), name, sound.samplerate, sound.channels, notes)
 
-            notes.append(f"resampled from {rate} Hz")
-            resampler = soxr.ResampleStream(rate, SAMPLE_RATE, num_channels=1, dtype="float32")
-        block_frames = max(1, round(min(block_seconds * rate, frames)))
-        read = written = 0
-        last = False
-        while not last:
-            try:
-                block = sound.read(block_frames, dtype="float32", always_2d=True)
-            except soundfile.LibsndfileError as error:
-                raise _cut_off(name, frames, sound.tell()) from error
-            # Values beyond 1 (float files, the overshoot of lossy decoders) are kept: clipping adds distortion that no
-            # microphone heard, while a louder signal is only an offset in a log spectrum.
-            wave = block[:, 0] if channels == 1 else block.mean(axis=1)
-            if not (finite := np.isfinite(wave)).all():
-                seconds = (read + int(finite.argmin())) / rate
-                raise AudioError(f"{name}: NaN or infinity at {seconds:.3f} s, not a number; export the file again")
-            read += len(wave)
-            last = len(wave) == 0
-            if rate != SAMPLE_RATE:
-                wave = resampler.resample_chunk(wave, last=last)
-            written += len(wave)
-            if len(wave):
-                yield wave
-        if read < frames < _UNKNOWN_FRAMES:
-            # Without a Xing header the length of an MP3 is a guess of libsndfile's, so this need not be an error.
-            if sound.format != "MP3":
-                raise _cut_off(name, frames, read)
-            notes.append(f"ends at {read / rate:.2f} s, not at {frames / rate:.2f} s")
-        if not written:
-            raise AudioError(f"{name}: too short: {read} samples at {rate} Hz, expected 1 or more at {SAMPLE_RATE} Hz")
+
+def read_pipe(source: BinaryIO, raw_rate: int | None = None, notes: list[str] | None = None) -> Iterator[np.ndarray]:
+    """Reads a wav, or bare samples, as they come: whatever is there is given on before more is waited for.
+
+    Args:
+        source: binary file object that need not be seekable. Its wav holds integers of 16, 24 or 32 bits or floats of 32, and
+            may leave open how long it is, as ffmpeg, sox and arecord do in a pipe.
+        raw_rate: for samples without a header, 16 bit little-endian mono, their rate in Hz.
+        notes: as in `read_blocks`.
+
+    Yields:
+        float32 (n,), n >= 1, mono at 16 kHz.
+
+    Raises:
+        AudioError: no wav, a wav of another kind, cut off, no samples, or a value that is not finite.
+    """
+    name = _name(source)
+    # One read of the system gives what is there; `read` of a buffered file would wait for all that was asked for.
+    read: Callable[[int], bytes] = getattr(source, "read1", source.read)
+    rate, channels, kind, size = _read_header(read, name) if raw_rate is None else (raw_rate, 1, "<i2", math.inf)
+    yield from _convert(_read_samples(read, name, kind, channels, size), name, rate, channels, [] if notes is None else notes)
+
+
+def read_microphone(notes: list[str] | None = None) -> Iterator[np.ndarray]:
+    """Hears the default input device, without end.
+
+    Args:
+        notes: as in `read_blocks`; also said once is that samples were lost, where the reader was too slow.
+
+    Yields:
+        float32 (n,), n >= 1, mono at 16 kHz.
+
+    Raises:
+        AudioError: sounddevice, PortAudio or an input device is missing, or the device fails.
+    """
+    try:
+        import sounddevice
+    except ModuleNotFoundError as error:
+        raise AudioError("the microphone needs sounddevice, which is not installed: pip install 'speechrnn[listen]'") from error
+    except OSError as error:
+        raise AudioError(
+            f"the microphone needs PortAudio ({error}): install it, on Debian `apt install libportaudio2`"
+        ) from error
+    notes = [] if notes is None else notes
+    try:
+        rate = round(sounddevice.query_devices(kind="input")["default_samplerate"])
+        with sounddevice.InputStream(samplerate=rate, channels=1, dtype="float32") as device:
+            yield from _convert(_read_device(device, rate, notes), "microphone", rate, 1, notes)
+    except sounddevice.PortAudioError as error:
+        raise AudioError(f"microphone: {error}; connect one, and see whether `python -m sounddevice` lists it with >") from error
 
 
 def read_wave(source: str | os.PathLike[str] | BinaryIO, notes: list[str] | None = None) -> np.ndarray:
@@ -119,6 +139,134 @@ def find_audio(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
         else:
             found.append(path)
     return found
+
+
+def _name(source: str | os.PathLike[str] | BinaryIO) -> str:
+    name = str(source if isinstance(source, str | os.PathLike) else getattr(source, "name", "audio in memory"))
+    return name if name.isprintable() else repr(name)
+
+
+def _convert(blocks: Iterable[np.ndarray], name: str, rate: int, channels: int, notes: list[str]) -> Iterator[np.ndarray]:
+    """Float32 blocks (n, channels) at `rate` Hz as blocks (n,), n >= 1, at 16 kHz; notes what was changed."""
+    if channels > 1:
+        notes.append(f"mixed down from {channels} channels")
+    if rate != SAMPLE_RATE:
+        import soxr
+
+        notes.append(f"resampled from {rate} Hz")
+        resampler = soxr.ResampleStream(rate, SAMPLE_RATE, num_channels=1, dtype="float32")
+    read = written = 0
+    end = np.empty((0, channels), np.float32)
+    for block in chain(blocks, (end,)):
+        # Values beyond 1 (float files, the overshoot of lossy decoders) are kept: clipping adds distortion that no
+        # microphone heard, while a louder signal is only an offset in a log spectrum.
+        wave = block[:, 0] if channels == 1 else block.mean(axis=1)
+        if not (finite := np.isfinite(wave)).all():
+            seconds = (read + int(finite.argmin())) / rate
+            raise AudioError(f"{name}: NaN or infinity at {seconds:.3f} s, not a number; export the file again")
+        read += len(wave)
+        if rate != SAMPLE_RATE:
+            wave = resampler.resample_chunk(wave, last=block is end)
+        written += len(wave)
+        if len(wave):
+            yield wave
+    if not written:
+        raise AudioError(f"{name}: too short: {read} samples at {rate} Hz, expected 1 or more at {SAMPLE_RATE} Hz")
+
+
+def _read_open(sound: Any, name: str, block_seconds: float, notes: list[str]) -> Iterator[np.ndarray]:
+    """Blocks (n, channels) of an open file; an error after the last if its header promised more."""
+    rate, frames = sound.samplerate, sound.frames
+    block_frames = max(1, round(min(block_seconds * rate, frames)))
+    read = 0
+    try:
+        while len(block := sound.read(block_frames, dtype="float32", always_2d=True)):
+            read += len(block)
+            yield block
+    except soundfile.LibsndfileError as error:
+        raise _cut_off(name, frames, sound.tell()) from error
+    if read < frames < _UNKNOWN_FRAMES:
+        # Without a Xing header the length of an MP3 is a guess of libsndfile's, so this need not be an error.
+        if sound.format != "MP3":
+            raise _cut_off(name, frames, read)
+        notes.append(f"ends at {read / rate:.2f} s, not at {frames / rate:.2f} s")
+
+
+def _read_header(read: Callable[[int], bytes], name: str) -> tuple[int, int, str, float]:
+    """Rate (Hz), channels, numpy type of a sample and size (bytes) of the samples, which come next in this wav."""
+    head = read(1)
+    if not head:
+        raise AudioError(f"{name}: empty: 0 bytes came; see what the command before the pipe says")
+    head += _exactly(read, 11, name)
+    if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+        raise AudioError(
+            f"{name}: no wav: begins with {head!r}, expected b'RIFF....WAVE'; put `ffmpeg -i FILE -f wav -` before the pipe, "
+            "or say --raw RATE for samples without a header"
+        )
+    kind, rate, channels, bits, tag = None, 0, 0, 0, 0
+    while True:
+        chunk, size = struct.unpack("<4sI", _exactly(read, 8, name))
+        if chunk == b"data":
+            break
+        while size > _PIPE_BYTES:
+            size -= len(_exactly(read, _PIPE_BYTES, name))
+        body = _exactly(read, size + size % 2, name)  # chunks begin at even bytes
+        if chunk == b"fmt " and size >= 16:
+            tag, channels, rate, _, _, bits = struct.unpack("<HHIIHH", body[:16])
+            if tag == 0xFFFE and size >= 26:  # extensible: the tag begins the long name of the format
+                tag = int.from_bytes(body[24:26], "little")
+            kind = _PIPE_KINDS.get((tag, bits))
+    if kind is None or not rate or not channels:
+        raise AudioError(
+            f"{name}: wav of format {tag}, {bits} bits, {channels} channels at {rate} Hz; expected format 1 (integers) of 16, 24 "
+            "or 32 bits or 3 (floats) of 32, 1 channel or more: convert it with `ffmpeg -i - -c:a pcm_s16le -f wav -`"
+        )
+    return rate, channels, kind, size if size and _is_meant(size) else math.inf
+
+
+def _exactly(read: Callable[[int], bytes], count: int, name: str) -> bytes:
+    data = b""
+    while len(data) < count:
+        if not (more := read(count - len(data))):
+            raise AudioError(f"{name}: cut off: ends in the header of its wav; see what the command before the pipe says")
+        data += more
+    return data
+
+
+def _read_samples(read: Callable[[int], bytes], name: str, kind: str, channels: int, size: float) -> Iterator[np.ndarray]:
+    """Blocks (n, channels) of float32 of samples as they come; `size` bytes are expected, or infinitely many."""
+    width = int(kind[-1])
+    frame_bytes = width * channels
+    read_bytes, rest = 0, b""
+    while read_bytes < size and (data := read(int(min(_PIPE_BYTES, size - read_bytes)))):
+        read_bytes += len(data)
+        data = rest + data
+        whole = len(data) - len(data) % frame_bytes
+        data, rest = data[:whole], data[whole:]  # a read may end within a sample
+        if kind == "<i3":  # numpy has none: below it a byte of zeros
+            padded = np.zeros((len(data) // 3, 4), np.uint8)
+            padded[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
+            samples = padded.view("<i4")
+        else:
+            samples = np.frombuffer(data, kind)
+        full_scale = 1 if kind == "<f4" else 2 ** (8 * samples.itemsize - 1)
+        yield samples.astype(np.float32).reshape(-1, channels) / np.float32(full_scale)
+    if read_bytes < size < math.inf:
+        raise _cut_off(name, int(size) // frame_bytes, read_bytes // frame_bytes)
+
+
+def _read_device(device: Any, rate: int, notes: list[str]) -> Iterator[np.ndarray]:
+    lost = "samples were lost: this computer is too slow, or too busy"
+    while True:
+        block, overflowed = device.read(round(_MICROPHONE_SECONDS * rate))
+        if overflowed and lost not in notes:
+            notes.append(lost)
+        yield block
+
+
+def _is_meant(size: int) -> bool:
+    """Whether a wav's data size can be true: into a pipe sox writes 0x7FFFF000, arecord 0x80000000, ffmpeg 0xFFFFFFFF."""
+    return all(abs(size - limit) > 8192 for limit in (2**31, 2**32))
 
 
 @contextmanager
@@ -150,8 +298,7 @@ def _open(source: str | os.PathLike[str] | BinaryIO, name: str) -> Iterator[Any]
         sound.seekable = lambda: False
         if match := _SHORTENED.search(sound.extra_info):
             promised, there = map(int, match.groups())
-            # Writers to a pipe promise about 2 or 4 GiB: sox 0x7FFFF000, arecord 0x80000000, ffmpeg 0xFFFFFFFF.
-            if promised > there and all(abs(promised - limit) > 8192 for limit in (2**31, 2**32)):
+            if promised > there and _is_meant(promised):
                 frame_bytes = _SAMPLE_BYTES.get(sound.subtype, 0) * sound.channels or there / max(sound.frames, 1) or 1
                 raise _cut_off(name, sound.frames + math.ceil((promised - there) / frame_bytes), sound.frames)
         yield sound

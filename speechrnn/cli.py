@@ -5,22 +5,27 @@ done (the rest is), 2 for wrong usage, 130 if stopped from the keyboard.
 """
 
 import argparse
+import contextlib
 import io
 import json
+import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speechrnn import __version__
+from speechrnn.transcripts import FORMATS
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
-    from speechrnn import Model
+    from speechrnn import Detection, Model
 
 SECONDS_AT_ONCE = 256  # of audio in memory in `classify`, 16 MB, but for one file that is longer
+PLOT_SECONDS = 600  # of audio in memory in `transcribe --plot`: 40 MB of it, and 350 MB to draw it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -163,28 +168,189 @@ def _answer(
 
 
 def transcribe(options: argparse.Namespace) -> int:
-    """Find the words in a recording of any length."""
+    """Find the words in recordings of any length."""
     from speechrnn import checkpoint
-    from speechrnn.audio import read_blocks
-    from speechrnn.stream import THRESHOLD, Stream
+    from speechrnn.audio import AudioError, read_blocks, read_pipe
+    from speechrnn.transcripts import OF_ONE_RECORDING, read_labels
 
-    stream = Stream(checkpoint.load(options.model))
-    notes: list[str] = []
-    words = []
+    count = len(options.files)
+    if count > 1 and options.format in OF_ONE_RECORDING:
+        return _fail(f"--format {options.format} describes one recording, got {count} files: transcribe each alone", 2)
+    if count > 1 and options.plot:
+        return _fail(f"--plot draws one recording, got {count} files: transcribe each alone", 2)
+    if options.truth and not options.plot:
+        return _fail("--truth is drawn by --plot: say where with --plot OUT.png", 2)
+    if options.raw and "-" not in options.files:
+        return _fail("--raw is for samples from standard input: type - as FILE", 2)
+    truth = read_labels(options.truth.read_text(errors="replace"), str(options.truth)) if options.truth else None
+    model = checkpoint.load(options.model)
+    heard: list[tuple[str, Detection]] = []
+    status = 0
     try:
-        threshold = THRESHOLD if options.threshold is None else options.threshold
-        for word in stream.detect(read_blocks(options.file, notes=notes), threshold):
-            if options.json:
-                words.append({"start": word.start, "end": word.end, "label": word.label, "score": word.score})
-            else:
-                print(f"{word.start:.2f}", f"{word.end:.2f}", word.label, f"{word.score:.2f}", sep="\t", flush=True)
+        for path in options.files:
+            notes: list[str] = []
+            blocks = read_pipe(sys.stdin.buffer, options.raw, notes) if path == "-" else read_blocks(path, notes=notes)
+            try:
+                if options.plot:
+                    _draw(options, model, blocks, path, heard, truth)
+                else:
+                    _hear(options, model, blocks, path, heard)
+            except AudioError as error:
+                status = _fail(_one_line(error))
+            finally:
+                _print_notes(options, path, notes)
     finally:  # what was found before an error counts too
-        if options.verbose:
-            for note in notes:
-                print(f"{options.file}: {note}", file=sys.stderr)
-        if options.json:
-            print(json.dumps(words, indent=2))
+        _print_json(options, heard)
+    return status
+
+
+def listen(options: argparse.Namespace) -> int:
+    """Find the words that the microphone hears, until stopped."""
+    from speechrnn import checkpoint
+    from speechrnn.audio import read_microphone
+
+    model = checkpoint.load(options.model)
+    heard: list[tuple[str, Detection]] = []
+    notes: list[str] = []
+    blocks = read_microphone(notes)
+    try:
+        if sys.stderr.isatty():
+            meter = _Meter(model.config.words)
+            _hear(options, model, meter.watch(blocks), "microphone", heard, meter.follow)
+        else:
+            _hear(options, model, blocks, "microphone", heard)
+    finally:
+        _print_notes(options, "microphone", notes)
+        _print_json(options, heard)
     return 0
+
+
+class _Meter:
+    """A line on the terminal, there while the next block is waited for: how loud the last was, and the most probable word."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._words = words
+        self._word = ""
+
+    def follow(self, probabilities: "Tensor") -> None:
+        if len(probabilities):
+            share, word = probabilities[-1].max(0)
+            self._word = f"{self._words[int(word)]} {share:.2f}"
+
+    def watch(self, blocks: "Iterable[np.ndarray]") -> "Iterator[np.ndarray]":
+        try:
+            for block in blocks:
+                print("\r\033[K", end="", file=sys.stderr, flush=True)  # words are printed where it stood
+                yield block
+                level = 10 * math.log10(float((block**2).mean()) + 1e-10)  # dB of full scale
+                bar = "#" * max(0, 20 + round(level / 3))
+                print(f"{level:4.0f} dB |{bar:20}| {self._word}", end="", file=sys.stderr, flush=True)
+        finally:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def _hear(
+    options: argparse.Namespace,
+    model: "Model",
+    blocks: "Iterable[np.ndarray]",
+    path: str,
+    heard: "list[tuple[str, Detection]]",
+    follow: "Callable[[Tensor], object] | None" = None,
+) -> None:
+    """Print the words of a recording, each as soon as it is sure; with their path, those that are needed later go to `heard`."""
+    from speechrnn.audio import SAMPLE_RATE
+    from speechrnn.stream import REFRACTORY_SECONDS, Stream
+    from speechrnn.transcripts import AT_THE_END, lines, textgrid
+
+    samples = 0
+    refractory = REFRACTORY_SECONDS if options.refractory is None else options.refractory
+
+    def counted() -> "Iterator[np.ndarray]":
+        nonlocal samples
+        for block in blocks:
+            samples += len(block)
+            yield block
+
+    def kept() -> "Iterator[Detection]":
+        for word in Stream(model).detect(counted(), options.threshold, refractory, follow):
+            if options.plot or options.format in AT_THE_END:
+                heard.append((path, word))
+            yield word
+
+    try:
+        for line in lines(options.format, kept(), path, named=len(options.files) > 1):
+            print(line, flush=True)
+    finally:
+        if options.format == "textgrid" and samples:
+            print(textgrid((word for _, word in heard), samples / SAMPLE_RATE))
+
+
+def _draw(
+    options: argparse.Namespace,
+    model: "Model",
+    blocks: "Iterable[np.ndarray]",
+    path: str,
+    heard: "list[tuple[str, Detection]]",
+    truth: list[tuple[float, float, str]] | None,
+) -> None:
+    """Print the words of a recording as `_hear` does, and draw them."""
+    import numpy as np
+    import torch
+
+    from speechrnn import plots
+    from speechrnn.audio import AudioError, read_blocks
+    from speechrnn.stream import Detector
+
+    wave: list[np.ndarray] = []
+    probabilities: list[Tensor] = []
+    if path != "-":
+        with contextlib.suppress(AudioError):  # comes again where it belongs, after the words before it
+            for _ in _until_too_long(read_blocks(path), path):  # refused before it is heard
+                pass
+
+    def kept() -> "Iterator[np.ndarray]":
+        for block in _until_too_long(blocks, path):
+            wave.append(block)
+            yield block
+
+    _hear(options, model, kept(), path, heard, probabilities.append)
+    choice = Detector(model, options.threshold).choice
+    picture = plots.transcript(
+        model,
+        np.concatenate(wave),
+        torch.cat(probabilities).numpy(),
+        dict(zip(choice.words, choice.thresholds, strict=True)),
+        [(word.start, word.end, word.label) for _, word in heard],
+        truth,
+        "standard input" if path == "-" else Path(path).name,
+    )
+    plots.save(picture, options.plot)
+
+
+def _until_too_long(blocks: "Iterable[np.ndarray]", path: str) -> "Iterator[np.ndarray]":
+    from speechrnn.audio import SAMPLE_RATE
+
+    samples = 0
+    for block in blocks:
+        samples += len(block)
+        if samples > PLOT_SECONDS * SAMPLE_RATE:
+            raise ValueError(
+                f"{path}: longer than {PLOT_SECONDS // 60} minutes, the most that --plot draws: leave it out, or cut the file"
+            )
+        yield block
+
+
+def _print_notes(options: argparse.Namespace, path: str, notes: list[str]) -> None:
+    if options.verbose:
+        for note in notes:
+            print(f"{path}: {note}", file=sys.stderr)
+
+
+def _print_json(options: argparse.Namespace, heard: "list[tuple[str, Detection]]") -> None:
+    from speechrnn.transcripts import entry
+
+    if options.format == "json":
+        print(json.dumps([entry(word, path) for path, word in heard], indent=2))
 
 
 def info(options: argparse.Namespace) -> int:
@@ -308,16 +474,42 @@ def _parser() -> argparse.ArgumentParser:
     this.add_argument("--json", action="store_true", help="print a JSON list")
     this.add_argument("-v", "--verbose", action="store_true", help="say which files were resampled, mixed down or padded")
 
+    def add_hearing(to: argparse.ArgumentParser) -> None:
+        to.add_argument("--format", choices=FORMATS, default="tsv", help="of what is printed (default: tsv)")
+        add_model(to)
+        to.add_argument(
+            "--threshold", type=float, metavar="P", help="probability from which any word counts (default: the model's, or 0.6)"
+        )
+        to.add_argument(
+            "--refractory", type=float, metavar="S", help="seconds after a word in which no other begins (default: 0.15)"
+        )
+
     this = add(
         transcribe,
-        "find the words in a recording of any length",
-        "Prints start, end (s), label and probability, a line a word.",
+        "find the words in recordings of any length",
+        "Prints start, end (s), label and probability, a line a word, as soon as each is sure; the path before them if there\n"
+        "are several files. Other formats: json, one list at the end; jsonl, a line a word; srt and vtt, subtitles; audacity, a\n"
+        "label track; textgrid, for Praat, at the end. A wav from a pipe is heard as it comes:\n\n"
+        "  ffmpeg -i FILE -f wav - | speechrnn transcribe -\n"
+        "  arecord -f S16_LE -r 16000 -t raw | speechrnn transcribe --raw 16000 -",
     )
-    this.add_argument("file", metavar="FILE", help="audio file")
-    add_model(this)
-    this.add_argument("--threshold", type=float, metavar="P", help="probability from which a word counts (default: 0.9)")
-    this.add_argument("--json", action="store_true", help="print a JSON list")
-    this.add_argument("-v", "--verbose", action="store_true", help="say whether the file was resampled or mixed down")
+    this.add_argument("files", nargs="+", metavar="FILE", help="audio file, or - for standard input")
+    add_hearing(this)
+    this.add_argument(
+        "--raw", type=_count, metavar="RATE", help="standard input is no wav but 16-bit little-endian mono samples at RATE Hz"
+    )
+    this.add_argument("--plot", type=Path, metavar="OUT.png", help="draw it, if it lasts 10 minutes or less")
+    this.add_argument("--truth", type=Path, metavar="LABELS", help="what was said, to draw: a label track of Audacity")
+    this.add_argument("-v", "--verbose", action="store_true", help="say which files were resampled or mixed down")
+
+    this = add(
+        listen,
+        "find the words that the microphone hears",
+        "Prints what `transcribe` prints, until stopped with Ctrl-C. Needs sounddevice: pip install 'speechrnn[listen]'.",
+    )
+    add_hearing(this)
+    this.add_argument("-v", "--verbose", action="store_true", help="say at the end what was done to the sound")
+    this.set_defaults(files=["microphone"], plot=None)
 
     this = add(info, "list the shipped models, or describe one: labels, size, features, training, scores")
     this.add_argument(

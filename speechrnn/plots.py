@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,8 @@ STYLE: Any = {  # matplotlib types the keys one by one
     "legend.frameon": False,
 }
 BLUE, ORANGE = "#0072b2", "#d55e00"  # apart for colour-blind eyes too (Okabe and Ito 2008)
+COLOURS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # all of theirs but yellow and black
+LINES = ("-", "--", "-.", ":")
 
 
 def save(figure: Figure, path: str | Path) -> None:
@@ -253,4 +255,94 @@ def detection_errors(found: "StreamReport", title: str) -> Figure:
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.legend(fontsize=7, ncols=2)
+    return figure
+
+
+def transcript(
+    model: "Model",
+    wave: np.ndarray,
+    probabilities: np.ndarray,
+    thresholds: Mapping[str, float],
+    heard: Sequence[tuple[float, float, str]],
+    truth: Sequence[tuple[float, float, str]] | None,
+    title: str,
+) -> Figure:
+    """What is heard in a recording, from top to bottom: wave, MFCC, the words' probabilities, and which were heard and said.
+
+    Args:
+        model: that heard it.
+        wave: (n,) at 16 kHz.
+        probabilities: (T, W) of the model's words, in the second that ends with each step.
+        thresholds: probability from which each word counts as heard.
+        heard: start and end (s) and label of each word.
+        truth: likewise of each word that was said, if that is known.
+        title: of the picture.
+    """
+    import librosa.display
+    import torch
+
+    words, seconds, step = model.config.words, len(wave) / SAMPLE_RATE, model.config.seconds_per_step
+    with torch.inference_mode():
+        past, parts = None, []
+        for start in range(0, len(wave), 60 * SAMPLE_RATE):
+            frames, past = model.mfcc(torch.from_numpy(wave[None, start : start + 60 * SAMPLE_RATE]), past)
+            parts.append(frames[0].numpy())
+    features = np.concatenate(parts)
+    together = 1 + len(features) // 4000  # frames in a column of the picture, which has no more pixels
+    columns = features[: len(features) // together * together].reshape(-1, together, features.shape[1]).mean(1)
+    centres = model.config.hop_ms / 1000 * together * (np.arange(len(columns)) + 0.5)
+    peaks = probabilities.max(0, initial=0)
+    probable = [word for word, peak in zip(words, peaks, strict=True) if peak >= min(0.5, thresholds[word])]
+    shared = len(set(thresholds.values())) == 1
+    names = {word: word if shared else f"{word} {thresholds[word]:.2f}" for word in probable}
+    looks = {word: (COLOURS[i % 6], LINES[i // 6 % 4]) for i, word in enumerate(probable)}
+    labels = {label for _, _, label in (*heard, *(truth or ()))}
+    rows = [word for word in words if word in labels] + sorted(labels - set(words))
+    heights = (0.9, 1.4, 1.8, 0.4 + 0.2 * len(rows))  # inches
+    with matplotlib.rc_context({**STYLE, "axes.grid": False, "text.parse_math": False}):  # names may hold a dollar
+        figure = Figure(figsize=(np.clip(seconds / 3, 7, 30), sum(heights) + 1.5), layout="constrained")
+        panes = figure.subplots(4, 1, sharex=True, height_ratios=heights)
+        figure.align_ylabels(panes)
+        librosa.display.waveshow(wave, sr=SAMPLE_RATE, ax=panes[0], color=BLUE, axis=None)
+        panes[0].set(ylabel="wave", title=title)
+        if len(columns):
+            librosa.display.specshow(columns.T, x_coords=centres, ax=panes[1], cmap="magma", vmin=-2.5, vmax=2.5)
+        panes[1].set(ylabel=f"{features.shape[1]} MFCC every\n{model.config.hop_ms:g} ms")
+        times = step * (np.arange(len(probabilities)) + 1)
+        for word, shares in zip(words, probabilities.T, strict=True):
+            if word not in looks:
+                panes[2].plot(times, shares, color="#bbbbbb", linewidth=0.7)
+                continue
+            colour, line = looks[word]
+            panes[2].plot(times, shares, line, color=colour, label=names[word])
+            if not shared:
+                panes[2].axhline(thresholds[word], color=colour, linestyle=line, linewidth=0.5)
+        if shared:
+            threshold = thresholds[words[0]]
+            panes[2].axhline(threshold, color="black", linewidth=0.8, label=f"threshold {threshold:.2f}")
+        panes[2].set(ylabel="probability in\nthe last second", ylim=(0, 1.05))
+        across = max(1, 80 // (6 + max(map(len, names.values()), default=0)))  # 7 inches hold no more
+        if names or shared:
+            panes[2].legend(
+                loc="lower left",
+                bbox_to_anchor=(0, 1),
+                borderaxespad=0,
+                ncols=across,
+                fontsize=7,
+                title=None if shared else "each word, and its threshold",
+                title_fontsize=7,
+                alignment="left",
+            )
+        for kind, spoken, place, colour in (("heard", heard, -0.4, ORANGE), ("said", truth or (), 0.05, "#999999")):
+            for row, word in enumerate(rows if spoken else ()):
+                spans = [(start, end - start) for start, end, label in spoken if label == word]
+                panes[3].broken_barh(spans, (row + place, 0.35), color=colour, label=kind if row == 0 else None)
+        panes[3].set(ylabel="words", xlabel="time, s", xlim=(0, seconds), ylim=(max(1, len(rows)) - 0.5, -0.5))
+        panes[3].set_yticks(range(len(rows)), rows)
+        panes[3].grid(axis="y")
+        panes[3].set_axisbelow(True)
+        if rows:
+            panes[3].legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0, ncols=2, fontsize=7)
+        panes[3].xaxis.set_major_locator(AutoLocator())  # librosa takes them away
+        panes[3].xaxis.set_major_formatter(ScalarFormatter())
     return figure

@@ -4,7 +4,7 @@ In: float blocks (n,) at 16 kHz, of any and changing size. Out: logits as they b
 remembers has a fixed size. It does not know files (audio).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,6 +71,7 @@ class Stream:
         blocks: Iterable[np.ndarray | Tensor],
         thresholds: float | Mapping[str, float] | None = None,
         refractory: float = REFRACTORY_SECONDS,
+        follow: Callable[[Tensor], object] | None = None,
     ) -> Iterator[Detection]:
         """Words in audio of any length, each as soon as it is sure. A stream is for one recording: take a new one for the next.
 
@@ -80,8 +81,9 @@ class Stream:
             blocks: float (n,) at 16 kHz, full scale +-1.
             thresholds: probability from which a word counts as heard, 0 to 1, of all words or by word; None for the model's own.
             refractory: s after a word in which no other one begins.
+            follow: called with the probabilities (T, W) of the words at each step, as they become known.
         """
-        detector = Detector(self.model, thresholds, refractory)
+        detector = Detector(self.model, thresholds, refractory, follow)
         piece = BLOCK_STEPS * self.model.mfcc.hop * self.model.config.stack
         waiting: list[np.ndarray] = []
         samples = 0
@@ -110,10 +112,15 @@ class Detector:
         model: for its labels, its thresholds and the length of a step.
         thresholds: probability from which a word counts as heard, 0 to 1, of all words or by word; None for the model's own.
         refractory: s after a word in which no other one begins.
+        follow: called with the probabilities (T, W) of the words at each step.
     """
 
     def __init__(
-        self, model: Model, thresholds: float | Mapping[str, float] | None = None, refractory: float = REFRACTORY_SECONDS
+        self,
+        model: Model,
+        thresholds: float | Mapping[str, float] | None = None,
+        refractory: float = REFRACTORY_SECONDS,
+        follow: Callable[[Tensor], object] | None = None,
     ) -> None:
         words = model.config.words
         if thresholds is None or isinstance(thresholds, Mapping):
@@ -126,12 +133,16 @@ class Detector:
         self._words = [model.config.labels.index(word) for word in words]
         self._recent = torch.full((self.window - 1, len(model.config.labels)), NOTHING, device=model.input.weight.device)
         self._step = 0
+        self._follow = follow
 
     def push(self, logits: Tensor) -> Iterator[Detection]:
         """Words that are sure with these steps (T, C)."""
         first = self._step
         probabilities, start, end = self.windows(logits)
-        rows = zip(probabilities[:, self._words].tolist(), start.tolist(), end.tolist(), strict=True)
+        probabilities = probabilities[:, self._words]
+        if self._follow:
+            self._follow(probabilities)
+        rows = zip(probabilities.tolist(), start.tolist(), end.tolist(), strict=True)
         for step, heard in enumerate(rows, first):
             yield from self.choice.advance(step, (step + 1) * self.seconds_per_step, *heard)
 

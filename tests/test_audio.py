@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechrnn.audio import SAMPLE_RATE, AudioError, find_audio, read_blocks, read_wave
+from speechrnn.audio import SAMPLE_RATE, AudioError, find_audio, read_blocks, read_microphone, read_pipe, read_wave
 
 CLIPS = Path(__file__).parents[1] / "../shared/data/clips/yes.zip"
 
@@ -503,3 +503,170 @@ def test_a_real_clip_is_about_a_second_of_sound() -> None:
     samples = read_wave(io.BytesIO(data))
     assert 8000 <= len(samples) <= 16000
     assert 0.01 < np.abs(samples).max() < 1.5
+
+
+# Pipes
+
+
+class Drip:
+    """A pipe that gives a few bytes at each read, as often within a sample as not."""
+
+    name = "<stdin>"
+
+    def __init__(self, data: bytes, most: int = 5_000) -> None:
+        self.data, self.most, self.random = data, most, np.random.default_rng(0)
+
+    def read(self, size: int = -1) -> bytes:
+        raise AssertionError("waits for all that was asked for")
+
+    def read1(self, size: int) -> bytes:
+        size = min(size, int(self.random.integers(1, self.most)))
+        head, self.data = self.data[:size], self.data[size:]
+        return head
+
+
+def wav(
+    body: bytes,
+    size: int | None = None,
+    shape: tuple[int, int, int, int] = (1, 1, 16_000, 16),
+    before: bytes = b"",
+    after: bytes = b"",
+) -> bytes:
+    """A wav of a body; `shape` is its format tag, channels, rate and bits."""
+    tag, channels, rate, bits = shape
+    form = struct.pack("<IHHIIHH", 16, tag, channels, rate, rate * channels * bits // 8, channels * bits // 8, bits)
+    size = len(body) if size is None else size
+    return b"RIFF" + b"\xff" * 4 + b"WAVE" + before + b"fmt " + form + b"data" + struct.pack("<I", size) + body + after
+
+
+def piped(data: bytes, rate: int | None = None) -> np.ndarray:
+    return np.concatenate(list(read_pipe(Drip(data), rate)))
+
+
+@pytest.mark.parametrize("form", ["WAV", "WAVEX"])
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_32", "FLOAT"])
+@pytest.mark.parametrize(("rate", "channels"), [(16_000, 1), (44_100, 2), (8_000, 3)])
+def test_wav_from_a_pipe_has_the_samples_of_the_file(tmp_path: Path, form: str, subtype: str, rate: int, channels: int) -> None:
+    path = written(tmp_path / "a.wav", noise((rate, channels)), rate, (form, subtype))
+    expected, notes = [], []
+    whole = read_wave(path, expected)
+    np.testing.assert_array_equal(np.concatenate(list(read_pipe(Drip(path.read_bytes()), notes=notes))), whole)
+    assert notes == expected
+
+
+BODY = (noise(16_000) * 32_768).astype("<i2").tobytes()
+WAVE = np.frombuffer(BODY, "<i2") / np.float32(32_768)
+
+
+@pytest.mark.parametrize("size", [0, 0x7FFFF000, 0x7FFFEFDC, 0x80000000, 0xFFFFFFFF, 0xFFFFFFDB])
+def test_wav_whose_header_does_not_know_its_length_is_read_to_its_end(size: int) -> None:
+    np.testing.assert_array_equal(piped(wav(BODY, size)), WAVE)
+
+
+def test_what_stands_beside_the_samples_is_no_sound() -> None:
+    title, odd = b"LIST" + struct.pack("<I", 4) + b"INFO", b"junk" + struct.pack("<I", 70_001) + bytes(70_002)
+    np.testing.assert_array_equal(piped(wav(BODY, before=title + odd, after=title)), WAVE)
+
+
+def test_bare_samples_are_read_at_their_rate() -> None:
+    np.testing.assert_array_equal(piped(BODY, 16_000), WAVE)
+    np.testing.assert_array_equal(piped(BODY + b"x", 16_000), WAVE)
+    assert len(piped(BODY, 8_000)) == 32_000
+
+
+def test_one_byte_at_a_time_is_read() -> None:
+    np.testing.assert_array_equal(np.concatenate(list(read_pipe(Drip(wav(BODY[:2_000]), most=2)))), WAVE[:1_000])
+
+
+@pytest.mark.parametrize("raw", [None, 16_000])
+def test_samples_are_given_while_the_pipe_is_open(raw: int | None) -> None:
+    out, into = os.pipe()
+    with open(out, "rb") as source, open(into, "wb", buffering=0) as writer:
+        writer.write((BODY if raw else wav(BODY, 0xFFFFFFFF))[:6_001])
+        blocks = read_pipe(source, raw)
+        first = next(blocks)  # would wait for ever if more than what is there were asked for
+        while len(first) < 2_900:
+            first = np.concatenate((first, next(blocks)))
+        np.testing.assert_array_equal(first, WAVE[: len(first)])
+
+
+def pipe_error(data: bytes) -> str:
+    with pytest.raises(AudioError) as info:
+        piped(data)
+    message = str(info.value)
+    assert "\n" not in message and message.startswith("<stdin>: ")
+    return message
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "empty: 0 bytes came"),
+        (b"OggS" + bytes(99), "no wav: begins with b'OggS"),
+        (b"RIFX" + bytes(4) + b"WAVE", "no wav: begins with b'RIFX"),
+        (b"RIFF", "cut off: ends in the header"),
+        (wav(BODY)[:30], "cut off: ends in the header"),
+        (wav(BODY)[:12] + wav(BODY)[36:], "wav of format 0, 0 bits, 0 channels at 0 Hz; expected format 1"),
+        (wav(BODY, shape=(1, 1, 16_000, 8)), "wav of format 1, 8 bits, 1 channels at 16000 Hz"),
+        (wav(BODY, shape=(7, 1, 16_000, 8)), "wav of format 7"),
+        (wav(BODY, shape=(1, 0, 16_000, 16)), "0 channels"),
+        (wav(BODY, shape=(1, 1, 0, 16)), "at 0 Hz"),
+        (wav(b""), "too short: 0 samples"),
+        (wav(struct.pack("<f", np.nan), shape=(3, 1, 16_000, 32)), "NaN or infinity at 0.000 s"),
+    ],
+)
+def test_pipe_that_holds_no_sound_is_said_in_a_line(data: bytes, said: str) -> None:
+    assert said in pipe_error(data)
+
+
+def test_what_came_before_a_pipe_broke_off_is_read() -> None:
+    blocks, found = read_pipe(Drip(wav(BODY)[:-10_000])), []
+    with pytest.raises(AudioError, match="cut off: the header promises 16000 samples, 11000 are there"):
+        found.extend(blocks)
+    np.testing.assert_array_equal(np.concatenate(found), WAVE[:11_000])
+
+
+# The microphone
+
+
+class Microphone:
+    """Stands for sounddevice: plays a wave at a rate, as a device that lost samples twice."""
+
+    PortAudioError = type("PortAudioError", (Exception,), {})
+
+    def __init__(self, wave: np.ndarray, rate: int) -> None:
+        self.wave, self.rate, self.asked = wave, rate, {}
+
+    def query_devices(self, kind: str) -> dict[str, float]:
+        assert kind == "input"
+        return {"default_samplerate": float(self.rate)}
+
+    def InputStream(self, **asked: object) -> "Microphone":  # noqa: N802
+        self.asked = asked
+        return self
+
+    def __enter__(self) -> "Microphone":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.asked = {}
+
+    def read(self, count: int) -> tuple[np.ndarray, bool]:
+        if not len(self.wave):
+            raise self.PortAudioError("Device unavailable [PaErrorCode -9985]")
+        block, self.wave = self.wave[:count, None], self.wave[count:]
+        return block, len(self.wave) < 10_000
+
+
+def test_microphone_is_heard_at_its_own_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Microphone(tone(1, 48_000), 48_000)
+    monkeypatch.setitem(sys.modules, "sounddevice", device)
+    notes: list[str] = []
+    blocks, found = read_microphone(notes), []
+    found.append(next(blocks))
+    assert device.asked == {"samplerate": 48_000, "channels": 1, "dtype": "float32"}
+    with pytest.raises(AudioError, match="microphone: Device unavailable"):
+        found.extend(blocks)
+    assert component(np.concatenate(found), 440) == pytest.approx(0.5, abs=0.01)
+    assert notes == ["resampled from 48000 Hz", "samples were lost: this computer is too slow, or too busy"]
+    assert device.asked == {}, "closed"

@@ -1,14 +1,18 @@
 """What the commands promise: results on stdout, one line on stderr for each thing that went wrong, and the status."""
 
+import contextlib
 import importlib
 import io
 import json
 import os
+import re
 import resource
+import shutil
 import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +26,7 @@ import soundfile
 from speechrnn import cli
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ["download", "train", "evaluate", "classify", "transcribe", "info"]
+COMMANDS = ["download", "train", "evaluate", "classify", "transcribe", "listen", "info"]
 LABELS = {"_silence_", "_unknown_", "yes", "no"}
 
 Run = Callable[..., tuple[int, str, str]]
@@ -235,7 +239,7 @@ def test_transcribe_prints_start_end_label_and_score(run: Run, model_folder: Pat
     assert rows(out)
     for start, end, label, score in rows(out):
         assert 0 <= float(start) <= float(end) <= 96_000 / 22_050 + 0.01 and label in {"yes", "no"} and float(score) >= 0.1
-    status, answer, error = run(*words, "--json", "-v")
+    status, answer, error = run(*words, "--format", "json", "-v")
     assert status == 0 and error == f"{file}: resampled from 22050 Hz\n"
     as_lines = [[f"{w['start']:.2f}", f"{w['end']:.2f}", w["label"], f"{w['score']:.2f}"] for w in json.loads(answer)]
     assert as_lines == rows(out)
@@ -245,7 +249,186 @@ def test_transcribe_of_silence_prints_nothing(run: Run, model_folder: Path, tmp_
     soundfile.write(tmp_path / "silence.wav", 0 * noise(), 16_000)
     words = ("transcribe", "--model", model_folder, "--threshold", 0.99, tmp_path / "silence.wav")
     assert run(*words) == (0, "", "")
-    assert run(*words, "--json") == (0, "[]\n", "")
+    assert run(*words, "--format", "json") == (0, "[]\n", "")
+    assert run(*words, "--format", "vtt") == (0, "WEBVTT\n\n", "")
+
+
+@pytest.fixture
+def heard(model_folder: Path, tmp_path: Path) -> list[object]:
+    """A command that hears a word or more in noise, but for its recording."""
+    soundfile.write(tmp_path / "a.wav", np.concatenate([gain * noise(24_000) for gain in (1, 0.001, 0.5, 0)]), 22_050)
+    soundfile.write(tmp_path / "b.wav", noise(40_000), 16_000)
+    return ["transcribe", "--model", model_folder, "--threshold", 0.1]
+
+
+def test_transcribe_says_of_which_of_several_files_a_word_is(run: Run, heard: list[object], tmp_path: Path) -> None:
+    a, b = tmp_path / "a.wav", tmp_path / "b.wav"
+    alone = [[str(path), *row] for path in (b, a) for row in rows(run(*heard, path)[1])]
+    assert len({path for path, *_ in alone}) == 2
+    status, out, error = run(*heard, b, a)
+    assert (status, rows(out), error) == (0, alone, "")
+    assert [json.loads(line) for line in run(*heard, "--format", "jsonl", b, a)[1].splitlines()] == json.loads(
+        run(*heard, "--format", "json", b, a)[1]
+    )
+    for line, (path, start, _, label, _) in zip(run(*heard, "--format", "jsonl", b, a)[1].splitlines(), alone, strict=True):
+        word = json.loads(line)
+        assert (word["path"], f"{word['start']:.2f}", word["label"]) == (path, start, label)
+    assert json.loads(run(*heard, "--format", "jsonl", b)[1].splitlines()[0])["path"] == str(b)
+
+
+@pytest.mark.parametrize("form", ["tsv", "json", "jsonl"])
+def test_transcribe_goes_on_after_a_bad_file_and_keeps_what_came_before_its_fault(
+    run: Run, heard: list[object], tmp_path: Path, form: str
+) -> None:
+    words = [*heard, "--format", form]
+    wave = np.concatenate((noise(64_000), noise(1) * np.nan))
+    soundfile.write(tmp_path / "a.wav", wave, 16_000, "FLOAT")
+    status, out, error = run(*words, tmp_path / "a.wav", tmp_path / "b.wav")
+    assert status == 1 and str(tmp_path / "a.wav") in out and str(tmp_path / "b.wav") in out
+    said(error, tmp_path / "a.wav", "NaN or infinity at 4.000 s")
+    if form == "json":
+        assert {word["path"] for word in json.loads(out)} == {str(tmp_path / "a.wav"), str(tmp_path / "b.wav")}
+
+
+@pytest.mark.parametrize(
+    ("form", "seen"),
+    [("srt", " --> "), ("vtt", " --> "), ("audacity", "\t"), ("textgrid", "xmax = 4.354\n"), ("jsonl", '"score": ')],
+)
+def test_transcribe_prints_a_format_as_it_is_asked(run: Run, heard: list[object], tmp_path: Path, form: str, seen: str) -> None:
+    count = len(rows(run(*heard, tmp_path / "a.wav")[1]))
+    status, out, error = run(*heard, "--format", form, tmp_path / "a.wav")
+    assert (status, error) == (0, "") and seen in out
+    words = sum(any(mark in line for mark in ("yes", "no")) for line in out.splitlines())
+    assert words == count
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        *(
+            (["--format", form, "a.wav", "b.wav"], [f"--format {form}", "2 files"])
+            for form in ("srt", "vtt", "audacity", "textgrid")
+        ),
+        (["--plot", "out.png", "a.wav", "b.wav"], ["--plot draws one recording", "2 files"]),
+        (["--truth", "a.txt", "a.wav"], ["--plot OUT.png"]),
+        (["--raw", "16000", "a.wav"], ["type - as FILE"]),
+    ],
+    ids=" ".join,
+)
+def test_transcribe_refuses_in_a_line_what_does_not_go_together(run: Run, words: list[str], parts: list[str]) -> None:
+    status, out, error = run("transcribe", *words)
+    assert (status, out) == (2, "")
+    said(error, *parts)
+
+
+def test_transcribe_hears_by_the_thresholds_of_the_model_folder(
+    run: Run, heard: list[object], model_folder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(model_folder, tmp_path / "measured")
+    found = run(*heard, tmp_path / "a.wav")[1]
+    for thresholds, labels in (((0.1, 0.1), {"yes", "no"}), ((0.1, 0.99), {"yes"}), ((0.99, 0.1), {"no"}), ((0.99, 0.99), set())):
+        (folder / "thresholds.json").write_text(json.dumps({"thresholds": dict(zip(("yes", "no"), thresholds, strict=True))}))
+        status, out, error = run("transcribe", "--model", folder, tmp_path / "a.wav")
+        assert (status, error) == (0, "") and {row[2] for row in rows(out)} == labels
+        assert labels != {"yes", "no"} or out == found
+    assert run("transcribe", "--model", folder, "--threshold", 0.1, tmp_path / "a.wav")[1] == found, "what is typed holds"
+
+
+def test_transcribe_hears_no_word_in_the_time_after_one(run: Run, heard: list[object], tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "c.wav", np.concatenate([(noise(), 0 * noise(48_000))[part % 2] for part in range(6)]), 16_000)
+    assert len(rows(run(*heard, tmp_path / "c.wav")[1])) > 1
+    assert len(rows(run(*heard, "--refractory", 100, tmp_path / "c.wav")[1])) == 1
+    stream, text = importlib.import_module("speechrnn.stream"), " ".join(run("transcribe", "--help")[1].split())
+    assert f"(default: {stream.REFRACTORY_SECONDS})" in text and f"the model's, or {stream.THRESHOLD})" in text
+    status, out, error = run(*heard, "--refractory", -1, tmp_path / "c.wav")
+    assert (status, out) == (1, "")
+    said(error, "refractory time is -1.0: expected 0 s or more")
+
+
+def as_wav(recording: Path, size: int | None = None) -> bytes:
+    """A recording as a wav of 16 bits, with another data size in its header."""
+    samples, rate = soundfile.read(recording, dtype="int16")
+    body = samples.tobytes()
+    size = len(body) if size is None else size
+    form = struct.pack("<IHHIIHH", 16, 1, 1, rate, 2 * rate, 2, 16)
+    return b"RIFF" + b"\xff" * 4 + b"WAVEfmt " + form + b"data" + struct.pack("<I", size) + body
+
+
+RECORDING = ROOT / "data/synthetic_commands/recording.ogg"
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_transcribe_reads_standard_input(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, raw: bool) -> None:
+    whole = as_wav(RECORDING)
+    (tmp_path / "same.wav").write_bytes(whole)
+    expected = run("transcribe", "--model", "tiny", tmp_path / "same.wav")
+    assert expected[0] == 0 and len(rows(expected[1])) > 5
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(whole[44:] if raw else whole)))
+    assert run("transcribe", "--model", "tiny", "-", *(["--raw", 16_000] if raw else [])) == expected
+
+
+def test_transcribe_prints_a_word_while_the_pipe_is_open() -> None:
+    whole = as_wav(RECORDING, 0xFFFFFFFF)
+    process = subprocess.Popen(
+        command("transcribe", "--model", "tiny", "-"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    late = threading.Timer(60, process.kill)
+    late.start()
+    try:
+        process.stdin.write(whole[:64_001])  # two seconds
+        process.stdin.flush()
+        assert process.stdout.readline().split(b"\t")[2] == b"yes"
+        out, error = process.communicate(whole[64_001:])
+    finally:
+        late.cancel()
+    assert process.returncode == 0 and error == b"" and len(out.splitlines()) > 5
+
+
+def test_transcribe_says_what_is_wrong_with_standard_input(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"no sound at all")))
+    status, out, error = run("transcribe", "--model", "tiny", "-")
+    assert (status, out) == (1, "")
+    said(error, "no wav: begins with", "ffmpeg", "--raw RATE")
+
+
+def test_transcribe_draws_what_it_prints(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plots, drawn = importlib.import_module("speechrnn.plots"), []
+    monkeypatch.setattr(plots, "transcript", lambda *values: drawn.append(values) or plots.Figure())
+    (tmp_path / "truth.txt").write_text("0.5\t0.9\tyes\n")
+    words = ("transcribe", "--model", "tiny", RECORDING, "--threshold", 0.7)
+    status, out, error = run(*words, "--plot", tmp_path / "new/out.png", "--truth", tmp_path / "truth.txt")
+    assert (status, error) == (0, "") and out == run(*words)[1]
+    assert (tmp_path / "new/out.png").read_bytes().startswith(b"\x89PNG") and len(os.listdir(tmp_path / "new")) == 1
+    ((model, wave, probabilities, thresholds, heard, truth, title),) = drawn
+    assert [[f"{start:.2f}", f"{end:.2f}", label] for start, end, label in heard] == [row[:3] for row in rows(out)]
+    np.testing.assert_array_equal(wave, importlib.import_module("speechrnn.audio").read_wave(RECORDING))
+    assert len(probabilities) * model.config.seconds_per_step == pytest.approx(15.6, abs=0.1)
+    assert thresholds == dict.fromkeys(model.config.words, 0.7)
+    assert (truth, title) == ([(0.5, 0.9, "yes")], "recording.ogg")
+
+
+def test_transcribe_refuses_to_draw_what_is_too_long(
+    run: Run, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("transcribe", "--model", model_folder, "--plot", tmp_path / "out.png")
+    status, out, error = run(*words, sparse_wav(tmp_path / "long.wav", 601))
+    assert (status, out) == (1, "")
+    said(error, tmp_path / "long.wav", "longer than 10 minutes", "--plot")
+    monkeypatch.setattr(cli, "PLOT_SECONDS", 60)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=(tmp_path / "long.wav").open("rb")))
+    status, out, error = run(*words, "-")
+    sys.stdin.buffer.close()
+    assert (status, out) == (1, "") and not (tmp_path / "out.png").exists()
+    said(error, "longer than 1 minutes")
+
+
+@pytest.mark.parametrize(("name", "text"), [("truth.txt", "yes at 0.5 s\n"), ("missing.txt", None)])
+def test_transcribe_names_a_truth_that_is_none(run: Run, tmp_path: Path, name: str, text: str | None) -> None:
+    if text:
+        (tmp_path / name).write_text(text)
+    status, out, error = run("transcribe", RECORDING, "--plot", tmp_path / "out.png", "--truth", tmp_path / name)
+    assert (status, out) == (1, "")
+    said(error, tmp_path / name, "line 1" if text else "No such file")
 
 
 @pytest.mark.parametrize("threshold", ["0", "1", "2", "-0.5", "nan"])
@@ -254,7 +437,7 @@ def test_transcribe_refuses_a_threshold_that_is_no_probability(
 ) -> None:
     status, out, error = run("transcribe", "--model", model_folder, f"--threshold={threshold}", recordings / "a.wav")
     assert (status, out) == (1, "")
-    said(error, "threshold is", "expected a probability between 0 and 1")
+    said(error, "threshold of yes is", "expected a probability between 0 and 1")
 
 
 def peak_megabytes(*words: object) -> float:
@@ -292,6 +475,78 @@ def test_transcribing_takes_constant_memory(model_folder: Path, tmp_path: Path, 
         peaks[length] = peak_megabytes("transcribe", "--model", model_folder, wav)
         print(f"{length} minutes: {peaks[length]:.0f} MB, {time.monotonic() - started:.1f} s")
     assert peaks[minutes] < peaks[1] + 50
+
+
+# --- listen
+
+
+@pytest.fixture
+def microphone(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Stands for sounddevice: plays the embedded recording, then Ctrl-C is pressed."""
+    wave = soundfile.read(RECORDING, dtype="float32", always_2d=True)[0]
+    heard = iter(np.array_split(wave, range(1_600, len(wave), 1_600)))
+
+    def read(count: int) -> tuple[np.ndarray, bool]:
+        assert count == 1_600
+        for block in heard:
+            return block, False
+        raise KeyboardInterrupt
+
+    module = SimpleNamespace(
+        PortAudioError=type("PortAudioError", (Exception,), {}),
+        query_devices=lambda kind: {"default_samplerate": 16_000.0},
+        InputStream=lambda **asked: contextlib.nullcontext(SimpleNamespace(read=read)),
+    )
+    monkeypatch.setitem(sys.modules, "sounddevice", module)
+    return module
+
+
+@pytest.mark.parametrize("form", ["tsv", "json"])
+def test_listen_prints_the_words_that_transcribe_prints_until_stopped(run: Run, microphone: Any, form: str) -> None:
+    expected = run("transcribe", "--model", "tiny", "--format", form, RECORDING)[1].replace(str(RECORDING), "microphone")
+    assert "yes" in expected
+    assert run("listen", "--model", "tiny", "--format", form) == (130, expected, "speechrnn: stopped\n")
+
+
+def test_listen_shows_level_and_best_word_on_a_terminal(run: Run, microphone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = run("transcribe", "--model", "tiny", RECORDING)[1]
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    status, out, error = run("listen", "--model", "tiny")
+    assert (status, out) == (130, expected)
+    *meter, last = error.split("\r\033[K")
+    assert last == "speechrnn: stopped\n" and "\n" not in "".join(meter)
+    shown = [re.fullmatch(r" ?(-\d+) dB \|(#*) *\| (?:(\w+) (\d\.\d\d))?", line) for line in meter if line]
+    assert all(shown) and len(shown) == 150
+    levels = [int(match[1]) for match in shown]
+    assert max(levels) > -25 and min(levels) < max(levels) - 15
+    assert {match[3] for match in shown if float(match[4] or 0) > 0.8} >= {row[2] for row in rows(expected)}
+
+
+def test_listen_without_sounddevice_says_what_to_type(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    status, out, error = run("listen", "--model", "tiny")
+    assert (status, out) == (1, "")
+    said(error, "sounddevice", "not installed", "pip install 'speechrnn[listen]'")
+
+
+def test_listen_without_portaudio_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "sounddevice.py").write_text("raise OSError('PortAudio library not found')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
+    status, out, error = run("listen", "--model", "tiny")
+    assert (status, out) == (1, "")
+    said(error, "PortAudio library not found", "apt install libportaudio2")
+
+
+@pytest.mark.parametrize("place", ["query_devices", "InputStream"])
+def test_listen_without_a_microphone_is_one_line(run: Run, microphone: Any, place: str) -> None:
+    def fail(**asked: object) -> None:
+        raise microphone.PortAudioError("Error querying device -1")
+
+    setattr(microphone, place, fail)
+    status, out, error = run("listen", "--model", "tiny")
+    assert (status, out) == (1, "")
+    said(error, "microphone: Error querying device -1", "connect one")
 
 
 # --- info
@@ -609,7 +864,11 @@ def test_help_of_train_tells_how_to_override(run: Run) -> None:
         (["info", "--nonsense"], ["unrecognized arguments: --nonsense"]),
         (["classify", "a.wav", "--mod", "base"], ["unrecognized arguments: --mod"]),
         (["classify"], ["required: FILE"]),
-        (["transcribe", "a.wav", "b.wav"], ["unrecognized arguments: b.wav"]),
+        (["transcribe"], ["required: FILE"]),
+        (["transcribe", "a.wav", "--json"], ["unrecognized arguments: --json"]),
+        (["transcribe", "a.wav", "--format", "xml"], ["invalid choice: 'xml'", "textgrid"]),
+        (["transcribe", "-", "--raw", "0"], ["'0': expected a number from 1 on"]),
+        (["listen", "a.wav"], ["unrecognized arguments: a.wav"]),
         (["transcribe", "a.wav", "--threshold", "high"], ["invalid float value: 'high'"]),
         (["evaluate", "base"], ["required: --data"]),
         (["evaluate", "base", "--data", ".", "--split", "test"], ["validation"]),

@@ -25,9 +25,22 @@ ARROWS = {
     "gradients": {"recurrence"},
     "events": {"audio", "data", "model", "stream"},
     "evaluation": {"audio", "data", "events", "model", "stream"},
+    "transcripts": {"stream"},
     "plots": {"audio", "evaluation", "events", "model"},
     "training": {"__init__", "augment", "checkpoint", "data", "evaluation", "features", "gradients", "model", "plots"},
-    "cli": {"__init__", "audio", "checkpoint", "data", "download", "evaluation", "events", "plots", "stream", "training"},
+    "cli": {
+        "__init__",
+        "audio",
+        "checkpoint",
+        "data",
+        "download",
+        "evaluation",
+        "events",
+        "plots",
+        "stream",
+        "training",
+        "transcripts",
+    },
 }
 
 

@@ -15,7 +15,7 @@ from speechrnn import plots
 from speechrnn.audio import read_wave
 from speechrnn.data import V2_WORDS
 from speechrnn.evaluation import Report
-from speechrnn.model import Model
+from speechrnn.model import Model, ModelConfig
 
 COUNTS = np.array([[90, 10, 0], [0, 1, 3], [0, 0, 0]])
 HEADER = "epoch,learning_rate,step,training_accuracy,training_loss,validation_accuracy,validation_loss\n"
@@ -304,3 +304,83 @@ def test_failed_save_leaves_the_old_picture_and_no_part(tmp_path: Path, monkeypa
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
     assert path.read_bytes() == b"the old one"
     assert plt.get_fignums() == []
+
+
+# Transcript
+
+
+HEARD = [(0.5, 0.9, "no"), (2.0, 2.4, "yes"), (2.5, 2.8, "no")]
+TRUTH = [(0.5, 1.0, "no"), (2.0, 2.5, "lights")]
+
+
+def heard_of(thresholds: dict[str, float], truth: list[tuple[float, float, str]] | None = None) -> tuple[Figure, np.ndarray]:
+    """Three seconds of which `yes` and `no` were probable, `up` never; and their probabilities."""
+    model = Model(ModelConfig(labels=("_unknown_", "yes", "no", "up"), hidden_size=8, layers=1)).eval()
+    wave = np.random.default_rng(0).uniform(-0.3, 0.3, 48_000).astype(np.float32)
+    probabilities = np.random.default_rng(0).uniform(0, 1, (100, 3)) * (0.95, 0.9, 0.2)
+    return plots.transcript(model, wave, probabilities, thresholds, HEARD, truth, "a talk"), probabilities
+
+
+def bars(axes: Any) -> list[tuple[float, float, str, str]]:
+    """Start and end of each bar, the word of its row, and its colour."""
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    found = []
+    for collection in axes.collections:
+        for path in collection.get_paths():
+            (left, low), (right, high) = path.get_extents().get_points()
+            colour = "heard" if to_rgb(collection.get_facecolor()[0]) == to_rgb(plots.ORANGE) else "said"
+            found.append((round(float(left), 3), round(float(right), 3), names[round((low + high) / 2)], colour))
+    return sorted(found)
+
+
+def test_transcript_shows_probabilities_threshold_and_words() -> None:
+    figure, probabilities = heard_of({"yes": 0.6, "no": 0.6, "up": 0.6})
+    wave, mfcc, over_time, words = figure.axes
+    assert wave.get_title() == "a talk" and words.get_xlim() == (0, 3)
+    shown = [line for line in over_time.get_lines() if len(line.get_xdata()) > 2]
+    for line, column in zip(shown, probabilities.T, strict=True):
+        np.testing.assert_allclose(line.get_xdata(), 0.03 * np.arange(1, 101))
+        np.testing.assert_array_equal(line.get_ydata(), column)
+    legend = [text.get_text() for text in over_time.get_legend().get_texts()]
+    assert legend == ["yes", "no", "threshold 0.60"], "up was never probable"
+    assert {tuple(line.get_ydata()) for line in over_time.get_lines() if len(line.get_xdata()) == 2} == {(0.6, 0.6)}
+    assert len({(line.get_color(), line.get_linestyle()) for line in shown}) == 3
+    assert bars(words) == [(start, end, word, "heard") for start, end, word in HEARD]
+    assert [label.get_text() for label in words.get_yticklabels()] == ["yes", "no"]
+    (image,) = mfcc.collections
+    assert image.get_array().shape == (40, 300)
+
+
+def test_transcript_shows_each_threshold_and_what_was_said() -> None:
+    figure, _ = heard_of({"yes": 0.9, "no": 0.55, "up": 0.15}, TRUTH)
+    over_time, words = figure.axes[2:]
+    texts = [text.get_text() for text in over_time.get_legend().get_texts()]
+    assert texts == ["yes 0.90", "no 0.55", "up 0.15"], "up passed its threshold"
+    curves = {line.get_label(): line.get_color() for line in over_time.get_lines() if len(line.get_xdata()) > 2}
+    levels = {line.get_ydata()[0]: line.get_color() for line in over_time.get_lines() if len(line.get_xdata()) == 2}
+    assert levels == {0.9: curves[texts[0]], 0.55: curves[texts[1]], 0.15: curves[texts[2]]}
+    assert bars(words) == sorted([(*word, "heard") for word in HEARD] + [(*word, "said") for word in TRUTH])
+    assert [text.get_text() for text in words.get_legend().get_texts()] == ["heard", "said"]
+    assert [label.get_text() for label in words.get_yticklabels()] == ["yes", "no", "lights"]
+
+
+def test_transcript_averages_the_frames_of_a_long_recording() -> None:
+    model = Model(ModelConfig(labels=("yes", "no"), hidden_size=8, layers=1)).eval()
+    wave = np.random.default_rng(0).uniform(-0.3, 0.3, 121 * 16_000).astype(np.float32)
+    figure = plots.transcript(model, wave, np.zeros((4_000, 2)), {"yes": 0.6, "no": 0.6}, [], None, "")
+    with torch.inference_mode():
+        features = model.mfcc(torch.from_numpy(wave[None]))[0][0].numpy()
+    shown = np.asarray(figure.axes[1].collections[0].get_array())
+    together = -(-len(features) // 4_000)
+    np.testing.assert_allclose(shown[:, 5], features[5 * together : 6 * together].mean(0), atol=1e-4)
+    assert shown.shape[1] <= 4_000
+
+
+@pytest.mark.parametrize("samples", [1, 500])
+def test_transcript_of_hardly_any_sound_is_drawn(samples: int, tmp_path: Path) -> None:
+    model = Model(ModelConfig(labels=("yes", "no"), hidden_size=8, layers=1)).eval()
+    wave = np.zeros(samples, dtype=np.float32)
+    plots.save(
+        plots.transcript(model, wave, np.zeros((0, 2)), {"yes": 0.6, "no": 0.6}, [], None, "a$^b$.wav"), tmp_path / "out.png"
+    )
+    assert (tmp_path / "out.png").is_file()

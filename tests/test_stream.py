@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from speechrnn import Model, ModelConfig, Stream, load
 from speechrnn.audio import read_wave
@@ -123,6 +125,35 @@ def test_words_do_not_depend_on_the_size_of_the_blocks(recording, block):
     expected = list(Stream(load()).detect([recording]))
     found = list(Stream(load()).detect(np.array_split(recording, range(block, len(recording), block))))
     assert [(w.start, w.end, w.label) for w in found] == [(w.start, w.end, w.label) for w in expected]
+
+
+@settings(max_examples=15, derandomize=True, deadline=None, database=None)
+@given(
+    cuts=st.lists(st.integers(0, 240_000), max_size=30),
+    empty=st.integers(0, 240_000),
+    single=st.integers(0, 240_000),
+)
+def test_words_are_the_same_to_the_bit_however_the_audio_is_cut(recording, expected, cuts, empty, single):
+    """Blocks of any sizes, among them two that are empty and twenty of one sample."""
+    cuts = sorted([*cuts, empty, empty, empty, *range(single, single + 21)])
+    assert list(Stream(load("tiny")).detect(np.split(recording, cuts))) == expected
+
+
+@pytest.fixture(scope="module")
+def expected(recording):
+    found = list(Stream(load("tiny")).detect([recording]))
+    assert len(found) >= 5
+    return found
+
+
+def test_followed_probabilities_are_those_that_words_are_heard_by(recording):
+    model, followed = load("tiny"), []
+    found = list(Stream(model).detect([recording], follow=followed.append))
+    probabilities = torch.cat(followed)
+    assert probabilities.shape[1] == len(model.config.words)
+    for word in found:
+        step = round(word.reported / model.config.seconds_per_step) - 1
+        assert probabilities[step, model.config.words.index(word.label)].item() == word.score
 
 
 def test_no_word_ends_after_the_audio(recording):
