@@ -24,7 +24,8 @@ seed 0. These are not the clips of the official test archive: the figures do not
 
 def read_report(found: dict[str, Any]) -> Report:
     """A report as `speechrnn evaluate --report` wrote it."""
-    return Report(tuple(found["labels"]), np.array(found["confusion"]), found["protocol"], found["split"], found["streamed"])
+    columns = (np.array(found[name]) for name in ("truth", "answers", "scores"))
+    return Report(tuple(found["labels"]), tuple(found["names"]), *columns, found["protocol"], found["split"], found["streamed"])
 
 
 def main() -> None:
@@ -35,7 +36,7 @@ def main() -> None:
     options = parser.parse_args()
     found = {split: json.loads((options.run / split / "report.json").read_text()) for split in ("validation", "testing")}
     for split, report in found.items():
-        if missing := {"stream", "conditions"} - report.keys():
+        if missing := {"stream", "conditions", "names"} - report.keys():
             parser.error(f"{options.run / split}: no {', '.join(sorted(missing))}: evaluate with --streamed --conditions")
     folder = checkpoint.model_folder(options.run)
     config = checkpoint.read_config(folder)
@@ -69,8 +70,7 @@ The ten words of the validation split in noise and worse, and silence of all kin
     )
     scores = {}
     for split in found:
-        for key, report in ((split, found[split]), (f"{split}_stream", found[split]["stream"])):
-            scores[key] = {name: value for name, value in report.items() if name not in ("stream", "conditions", "mistakes")}
+        scores |= {split: reports[split].figures(), f"{split}_stream": streams[split].figures()}
     checkpoint.save(model, checkpoint.SHIPPED / options.name, training=facts, scores=scores, card=card)
 
 

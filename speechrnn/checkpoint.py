@@ -95,10 +95,9 @@ def load(name_or_folder: str | Path | None = None) -> Model:
         hint = f"; {', '.join(others)} is not read, because a pickle can run code" if others else ""
         raise FileNotFoundError(f"{folder}: {WEIGHTS} is missing{hint}; copy the whole model folder")
     data = (folder / WEIGHTS).read_bytes()
-    checksum = hashlib.sha256(data).hexdigest()
-    if checksum != config["sha256"]:
+    if (found := checksum(data)) != config["sha256"]:
         raise ValueError(
-            f"{folder / WEIGHTS}: not the weights that were saved (SHA-256 {checksum[:12]}, "
+            f"{folder / WEIGHTS}: not the weights that were saved (SHA-256 {found[:12]}, "
             f"expected {str(config['sha256'])[:12]}): copy them again"
         )
     try:
@@ -123,6 +122,16 @@ def load(name_or_folder: str | Path | None = None) -> Model:
     return model.eval()
 
 
+def serialise(model: Model) -> bytes:
+    """The weights and buffers of a model, as `model.safetensors` holds them."""
+    return save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+
+
+def checksum(data: bytes) -> str:
+    """SHA-256 of a file's contents, in hexadecimal figures."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def save(model: Model, folder: str | Path, *, training: dict[str, Any], scores: dict[str, Any], card: str) -> None:
     """Write a model folder: beside its place first, then renamed, so that a full disk leaves the old one as it was.
 
@@ -140,11 +149,11 @@ def save(model: Model, folder: str | Path, *, training: dict[str, Any], scores: 
 
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    data = save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+    data = serialise(model)
     config = {
         "format": FORMAT,
         "version": __version__,
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "sha256": checksum(data),
         "model": asdict(model.config),
         "training": training,
         "scores": scores,

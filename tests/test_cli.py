@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 
-from speechrnn import cli
+from speechrnn import checkpoint, cli
+from speechrnn.model import Model, ModelConfig
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ["download", "train", "evaluate", "classify", "transcribe", "info"]
@@ -379,8 +381,11 @@ def test_evaluate_prints_accuracy_and_a_table(run: Run, model_folder: Path, corp
     words = ("evaluate", model_folder, "--data", corpus, "--protocol", "own")
     status, out, error = run(*words)
     assert (status, error) == (0, "")
-    summary, empty, head, _, *table = out.splitlines()
-    assert summary.startswith("accuracy ") and summary.endswith("of 4 clips, own testing") and empty == ""
+    first, paper, in_latex = out.removesuffix("\n").split("\n\n")[1:]
+    summary, head, _, *table = out.split("\n\n")[0], *first.splitlines()
+    assert summary.startswith("accuracy ") and summary.endswith("of 4 clips, own testing")
+    assert paper.startswith("| model | protocol |") and f"| {model_folder} | own | testing | 4 |" in paper
+    assert "\n\\midrule\n" in in_latex and in_latex.endswith(r" \\")
     assert head.startswith("| label | clips |")
     counts = {cells[1].strip(): cells[2].strip() for cells in (row.split("|") for row in table)}
     assert counts == {"_silence_": "0", "_unknown_": "0", "yes": "2", "no": "2"}
@@ -392,7 +397,50 @@ def test_evaluate_prints_accuracy_and_a_table(run: Run, model_folder: Path, corp
     assert report["correct"] == np.trace(report["confusion"]) == round(32 * report["accuracy"])
     assert json.loads((tmp_path / "new/report/report.json").read_text()) == report
     assert (tmp_path / "new/report/confusion.png").read_bytes().startswith(b"\x89PNG")
-    assert len(os.listdir(tmp_path / "new/report")) == 2
+    names = {"confusion.png", "reliability.png", "report.html", "report.json", "report.md"}
+    assert set(os.listdir(tmp_path / "new/report")) == names and all(name in error for name in names)
+
+
+@pytest.fixture(scope="module")
+def other_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A smaller model of the same labels, trained as little."""
+    folder = tmp_path_factory.mktemp("models") / "other"
+    torch.manual_seed(1)
+    model = Model(ModelConfig(labels=("_silence_", "_unknown_", "yes", "no"), hidden_size=8, layers=1)).eval()
+    scores = {"validation": {"protocol": "v1-12"}}
+    checkpoint.save(model, folder, training={}, scores=scores, card="")
+    return folder
+
+
+def test_evaluate_compares_models_on_the_same_clips(
+    run: Run, model_folder: Path, other_folder: Path, corpus: Path, tmp_path: Path
+) -> None:
+    words = ("evaluate", model_folder, other_folder, "--data", corpus, "--protocol", "own", "--split", "training")
+    status, out, error = run(*words)
+    assert (status, error) == (0, "")
+    for name in (model_folder, other_folder):
+        assert f"{name}\naccuracy " in out and out.count(f"| {name} | own | training | 32 |") == 1
+    assert "| model | parameters | accuracy |" in out and f"| {model_folder} | {other_folder} |" in out
+
+    status, out, _ = run(*words, "--json", "--report", tmp_path / "both")
+    found = json.loads(out)
+    assert status == 0 and found.keys() == {"reports", "mcnemar"}
+    first, second = found["reports"]
+    assert first == json.loads(run("evaluate", model_folder, *words[3:], "--json")[1]), "as alone"
+    (test,) = found["mcnemar"]
+    right = [np.equal(report["truth"], report["answers"]) for report in (first, second)]
+    assert test["models"] == [str(model_folder), str(other_folder)]
+    assert (test["only_first"], test["only_second"]) == (sum(right[0] & ~right[1]), sum(right[1] & ~right[0]))
+    assert 0 < test["p"] <= 1
+    pictures = {f"{name}-{number}.png" for name in ("confusion", "reliability") for number in (1, 2)}
+    assert set(os.listdir(tmp_path / "both")) == {"report.html", "report.json", "report.md", *pictures}
+    assert json.loads((tmp_path / "both/report.json").read_text()) == found
+
+
+def test_evaluate_refuses_models_of_different_protocols(run: Run, model_folder: Path, other_folder: Path, corpus: Path) -> None:
+    status, out, error = run("evaluate", model_folder, other_folder, "--data", corpus)
+    assert (status, out) == (1, "")
+    said(error, f"{model_folder} with v2-12, {other_folder} with v1-12", "type --protocol")
 
 
 @pytest.fixture
@@ -417,7 +465,7 @@ def test_evaluate_hears_all_clips_in_one_stream_and_under_conditions(
     assert alone.endswith(" of 5 clips, own testing") and streamed.endswith(" of 5 clips in one stream, own testing")
     assert empty == "" and rest[0].startswith("| label |") and rest[6] == ""
     assert rest[7:9] == ["| condition | right |", "|---|--:|"]
-    table = {cells[1].strip(): cells[2].strip() for cells in (row.split("|") for row in rest[9:])}
+    table = {cells[1].strip(): cells[2].strip() for cells in (row.split("|") for row in rest[9 : rest.index("", 9)])}
     assert {"as recorded", "hiss, 20 dB", "30 dB quieter", "digital zero", "hiss alone, -40 dB"} <= table.keys()
 
     status, out, _ = run(*words, "--json", "--report", tmp_path / "report")

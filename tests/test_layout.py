@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "speechrnn"
 
 # What each module may import of the package, at its top or inside a function.
 ARROWS = {
-    "__init__": {"checkpoint", "model", "stream"},
+    "__init__": {"checkpoint", "evaluation", "model", "stream"},
     "__main__": {"cli"},
     "audio": set(),
     "features": {"audio"},
@@ -23,10 +23,11 @@ ARROWS = {
     "download": set(),
     "augment": set(),
     "gradients": {"recurrence"},
-    "evaluation": {"audio", "data", "model", "stream"},
+    "evaluation": {"audio", "checkpoint", "data", "model", "plots", "stream"},
     "plots": {"audio", "evaluation", "model"},
+    "report": {"evaluation", "plots"},
     "training": {"__init__", "augment", "checkpoint", "data", "evaluation", "features", "gradients", "model", "plots"},
-    "cli": {"__init__", "audio", "checkpoint", "data", "download", "evaluation", "plots", "stream", "training"},
+    "cli": {"__init__", "audio", "checkpoint", "data", "download", "evaluation", "report", "stream", "training"},
 }
 
 
