@@ -1,13 +1,14 @@
 """Make a run one of the models that the package ships: its weights, and a card with its figures on both splits.
 
-speechrnn evaluate RUN --data CORPUS --allow-partial --streamed --conditions --split validation --report RUN/validation
-speechrnn evaluate RUN --data CORPUS --allow-partial --streamed --conditions --split testing --report RUN/testing
+speechrnn evaluate RUN --data CORPUS --allow-partial --false-alarms-per-hour 2 --noise --split validation --report RUN/validation
+speechrnn evaluate RUN --data CORPUS --allow-partial --streamed --noise --split testing --report RUN/testing
 python recipes/ship.py RUN base
 """
 
 import argparse
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ seed 0. These are not the clips of the official test archive: the figures do not
 
 def read_report(found: dict[str, Any]) -> Report:
     """A report as `speechrnn evaluate --report` wrote it."""
-    return Report(tuple(found["labels"]), np.array(found["confusion"]), found["protocol"], found["split"], found["streamed"])
+    columns = (np.array(found[name]) for name in ("truth", "answers", "scores"))
+    return Report(tuple(found["labels"]), tuple(found["names"]), *columns, found["protocol"], found["split"], found["streamed"])
 
 
 def main() -> None:
@@ -35,8 +37,8 @@ def main() -> None:
     options = parser.parse_args()
     found = {split: json.loads((options.run / split / "report.json").read_text()) for split in ("validation", "testing")}
     for split, report in found.items():
-        if missing := {"stream", "conditions"} - report.keys():
-            parser.error(f"{options.run / split}: no {', '.join(sorted(missing))}: evaluate with --streamed --conditions")
+        if missing := {"stream", "events", "conditions", "names"} - report.keys():
+            parser.error(f"{options.run / split}: no {', '.join(sorted(missing))}: evaluate with --streamed --noise")
     folder = checkpoint.model_folder(options.run)
     config = checkpoint.read_config(folder)
     if config["scores"]["validation"]["confusion"] != found["validation"]["confusion"]:
@@ -46,6 +48,11 @@ def main() -> None:
     model = checkpoint.load(folder)
     facts = config["training"]
     facts["recipe"] = re.sub(r"(?m)^( +folder:) .*", rf"\1 data/{facts['corpus']}", facts["recipe"])  # wherever it was
+    events = "\n".join(
+        f"- {split}: {100 * score['miss_rate']:.1f} % of {score['words']:,} words missed, {score['wrong']} heard as others, "
+        f"{score['false_alarms_per_hour']:.2f} false alarms an hour in {score['hours']:.1f} h"
+        for split, score in ((split, report["events"]["scores"]["all"]) for split, report in found.items())
+    )
     card = model_card(model, facts, reports["validation"], streams["validation"])
     card = card.replace("# A speechrnn model", f"# {options.name}").replace("--model FOLDER", f"--model {options.name}")
     card = card.replace(
@@ -59,6 +66,10 @@ def main() -> None:
 
 {DATA}
 
+## In a stream
+
+{events}
+
 ## Under hard conditions
 
 The ten words of the validation split in noise and worse, and silence of all kinds: the share that is heard as what it is.
@@ -69,9 +80,11 @@ The ten words of the validation split in noise and worse, and silence of all kin
     )
     scores = {}
     for split in found:
-        for key, report in ((split, found[split]), (f"{split}_stream", found[split]["stream"])):
-            scores[key] = {name: value for name, value in report.items() if name not in ("stream", "conditions", "mistakes")}
-    checkpoint.save(model, checkpoint.SHIPPED / options.name, training=facts, scores=scores, card=card)
+        scores |= {split: reports[split].figures(), f"{split}_stream": streams[split].figures()}
+    shipped = checkpoint.SHIPPED / options.name
+    checkpoint.save(model, shipped, training=facts, scores=scores, card=card)
+    if (folder / checkpoint.THRESHOLDS).is_file():
+        shutil.copy(folder / checkpoint.THRESHOLDS, shipped)
 
 
 if __name__ == "__main__":

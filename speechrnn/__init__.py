@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from speechrnn.checkpoint import load
+    from speechrnn.evaluation import Report, evaluate
     from speechrnn.model import Model, ModelConfig, Prediction
     from speechrnn.stream import Detection, Stream
 
 __version__ = "0.1.0"
-__all__ = ["Detection", "Model", "ModelConfig", "Prediction", "Stream", "__version__", "load"]
+__all__ = ["Detection", "Model", "ModelConfig", "Prediction", "Report", "Stream", "__version__", "evaluate", "load"]
 
-_HOME = {"load": "checkpoint", "Stream": "stream", "Detection": "stream"}
+_HOME = {"load": "checkpoint", "Stream": "stream", "Detection": "stream", "Report": "evaluation", "evaluate": "evaluation"}
 
 
 def __getattr__(name: str) -> Any:

@@ -95,10 +95,9 @@ def load(name_or_folder: str | Path | None = None) -> Model:
         hint = f"; {', '.join(others)} is not read, because a pickle can run code" if others else ""
         raise FileNotFoundError(f"{folder}: {WEIGHTS} is missing{hint}; copy the whole model folder")
     data = (folder / WEIGHTS).read_bytes()
-    checksum = hashlib.sha256(data).hexdigest()
-    if checksum != config["sha256"]:
+    if (found := checksum(data)) != config["sha256"]:
         raise ValueError(
-            f"{folder / WEIGHTS}: not the weights that were saved (SHA-256 {checksum[:12]}, "
+            f"{folder / WEIGHTS}: not the weights that were saved (SHA-256 {found[:12]}, "
             f"expected {str(config['sha256'])[:12]}): copy them again"
         )
     try:
@@ -123,6 +122,16 @@ def load(name_or_folder: str | Path | None = None) -> Model:
     return model.eval()
 
 
+def serialise(model: Model) -> bytes:
+    """The weights and buffers of a model, as `model.safetensors` holds them."""
+    return save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+
+
+def checksum(data: bytes) -> str:
+    """SHA-256 of a file's contents, in hexadecimal figures."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def save(model: Model, folder: str | Path, *, training: dict[str, Any], scores: dict[str, Any], card: str) -> None:
     """Write a model folder: beside its place first, then renamed, so that a full disk leaves the old one as it was.
 
@@ -140,11 +149,11 @@ def save(model: Model, folder: str | Path, *, training: dict[str, Any], scores: 
 
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    data = save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+    data = serialise(model)
     config = {
         "format": FORMAT,
         "version": __version__,
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "sha256": checksum(data),
         "model": asdict(model.config),
         "training": training,
         "scores": scores,
@@ -166,3 +175,31 @@ def save(model: Model, folder: str | Path, *, training: dict[str, Any], scores: 
         raise OSError(error.errno, error.strerror, str(folder)) from error  # a full disk's names no file
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def save_thresholds(
+    name_or_folder: str | Path, thresholds: dict[str, float], false_alarms_per_hour: float, protocol: str, split: str
+) -> Path:
+    """Write `thresholds.json` into a model folder, and how it came about.
+
+    Args:
+        name_or_folder: as in `model_folder`.
+        thresholds: by word.
+        false_alarms_per_hour: that were allowed.
+        protocol: of the clips on which they were chosen.
+        split: likewise.
+
+    Returns:
+        The file.
+    """
+    path = model_folder(name_or_folder) / THRESHOLDS
+    found = {"thresholds": thresholds, "false_alarms_per_hour": false_alarms_per_hour, "protocol": protocol, "split": split}
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        beside.write_text(json.dumps(found, indent=2) + "\n")
+        os.replace(beside, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        beside.unlink(missing_ok=True)
+    return path

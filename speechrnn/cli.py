@@ -77,40 +77,73 @@ def train(options: argparse.Namespace) -> int:
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Measure a model on a split."""
+    """Measure models on a split."""
     import torch
 
-    from speechrnn import checkpoint, plots
+    from speechrnn import checkpoint, evaluation, events, plots, report
     from speechrnn.data import load_noise, load_noises, load_split
-    from speechrnn.evaluation import conditions_table, evaluate_clips, evaluate_conditions, evaluate_stream
 
-    folder = checkpoint.model_folder(options.model)
-    model = checkpoint.load(folder).to("cuda" if torch.cuda.is_available() else "cpu")
-    protocol = options.protocol or checkpoint.read_config(folder)["scores"].get("validation", {}).get("protocol", "v2-12")
+    if options.false_alarms_per_hour is not None and options.split == "testing":
+        raise ValueError("thresholds are not chosen on the testing split: add --split validation")
+    protocols = {name: options.protocol or evaluation.trained_protocol(name) for name in options.models}
+    if len(set(protocols.values())) > 1:
+        trained = ", ".join(f"{name} with {protocol}" for name, protocol in protocols.items())
+        raise ValueError(f"the models were trained with different protocols ({trained}): type --protocol, to compare them on one")
+    protocol = protocols[options.models[0]]
     clips = load_split(options.data, protocol, options.split, seed=options.draw_seed, allow_partial=options.allow_partial)
-    report = evaluate_clips(model, clips, protocol, options.split)
-    found = report.to_dict()
-    said = [report.summary()]
-    if options.streamed:
-        stream = evaluate_stream(model, clips, load_noise(options.data, options.split), protocol, options.split)
-        found["stream"] = stream.to_dict()
-        said.append(stream.summary())
-    said.append(f"\n{report.table()}")
-    if options.conditions:
-        rates = evaluate_conditions(model, clips, load_noises(options.data, options.split))
-        found["conditions"] = rates
-        said.append(f"\n{conditions_table(rates)}")
-    print(json.dumps(found, indent=2) if options.json else "\n".join(said))
+    several = len(options.models) > 1
+    reports, said = [], []
+    found: list[dict[str, Any]] = []
+    sections: list[report.Section] = []
+    for number, name in enumerate(options.models, 1):
+        alone = evaluation.evaluate(name, clips, protocol, options.split)
+        model = checkpoint.load(name).to("cuda" if torch.cuda.is_available() else "cpu")
+        reports.append(alone)
+        found.append(alone.to_dict())
+        said += [*([name] if several else []), alone.summary()]
+        if options.report:  # drawing takes a while
+            sections += report.of_clips(alone, f"-{number}" if several else "")
+        of = f": {name}" if several else ""
+        if options.streamed or options.false_alarms_per_hour is not None:
+            noise = load_noise(options.data, options.split)
+            stream = evaluation.evaluate_stream(model, clips, noise, protocol, options.split)
+            recording = events.JoinedClips(clips, noise, events.HOURS)
+            heard = events.hear(model, recording)
+            if options.false_alarms_per_hour is not None:
+                model.thresholds = events.choose_thresholds(heard, recording.words, options.false_alarms_per_hour)
+                path = checkpoint.save_thresholds(name, model.thresholds, options.false_alarms_per_hour, protocol, options.split)
+                print(f"written: {path}", file=sys.stderr)
+            spotted = events.report(heard, recording.words, model.thresholds)
+            alone_rates = events.false_alarms_alone(model, clips, load_noises(options.data, options.split))
+            found[-1] |= {"stream": stream.to_dict(), "events": spotted.to_dict(), "false_alarms_alone": alone_rates}
+            tables = spotted.rows(), events.alone_rows(alone_rates)
+            said += [stream.summary(), spotted.summary(), *(f"\n{evaluation.markdown(rows)}" for rows in tables)]
+            if options.report:
+                picture = {f"detection_errors-{number}" if several else "detection_errors": plots.detection_errors(spotted, name)}
+                sections.append(report.Section(f"All clips in one stream{of}", stream.summary(), stream.rows()))
+                sections.append(report.Section(f"Words in a stream{of}", f"{spotted.summary()}.", tables[0], picture))
+                sections.append(report.Section(f"Where no word is{of}", rows=tables[1]))
+                if number == 1:
+                    recording.save(options.report / "stream.flac")
+        said.append(f"\n{alone.table()}\n")
+        if options.noise:
+            rates = evaluation.evaluate_conditions(model, clips, load_noises(options.data, options.split))
+            found[-1]["conditions"] = rates
+            said.append(f"{evaluation.conditions_table(rates)}\n")
+            if options.report:
+                picture = {f"noise-{number}" if several else "noise": plots.noise(rates, name)}
+                sections.append(report.Section(f"Under hard conditions{of}", "", evaluation.conditions_rows(rates), picture))
+    if several:
+        compared = report.comparison(reports)
+        said += [f"{evaluation.markdown(section.rows)}\n" for section in compared]
+        sections = compared + sections
+    paper = report.of_paper(reports)
+    said.append("\n\n".join(paper.code))
+    result = {"reports": found, "mcnemar": report.differences(reports)} if several else found[0]
+    print(json.dumps(result, indent=2) if options.json else "\n".join(said))
     if options.report:
-        picture = plots.confusion(report, f"{report.protocol} {report.split}: {report.accuracy:.1%}")
-        try:
-            plots.save(picture, options.report / "confusion.png")
-            beside = options.report / "report.json.part"
-            beside.write_text(json.dumps(found, indent=2) + "\n")
-            os.replace(beside, options.report / "report.json")
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, error.filename or str(options.report)) from error  # a full disk's has none
-        print(f"written: {options.report / 'confusion.png'}, {options.report / 'report.json'}", file=sys.stderr)
+        written = report.write(options.report, *report.heading(reports), [*sections, paper], result)
+        print(f"written: {options.report}: {', '.join(path.name for path in written)}", file=sys.stderr)
     return 0
 
 
@@ -449,8 +482,16 @@ def _parser() -> argparse.ArgumentParser:
     this.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint, if there is one")
     this.add_argument("--allow-partial", action="store_true", help="go on where the corpus lacks clips of the official splits")
 
-    this = add(evaluate, "measure a model on a split of a corpus")
-    this.add_argument("model", metavar="MODEL", help="shipped model, or folder of a trained one")
+    this = add(
+        evaluate,
+        "measure models on a split of a corpus",
+        "Prints for each model its accuracy and a table of the labels; of several models a comparison too, and of each pair\n"
+        "McNemar's exact test on the same clips; last the row for a paper, as Markdown and as LaTeX.\n\n"
+        "--json gives one object for one model. For several: `reports`, a list of these, and `mcnemar`, a list with the two\n"
+        "`models` of each pair, `only_first` and `only_second` (clips that only this one heard right), and `p`. In a report,\n"
+        "`truth` and `answers` of the clips in `names` are places in `labels`, `scores` the probabilities of the answers.",
+    )
+    this.add_argument("models", nargs="+", metavar="MODEL", help="shipped model, or folder of a trained one")
     this.add_argument("--data", required=True, type=Path, metavar="FOLDER", help="corpus or test archive")
     this.add_argument("--protocol", choices=["v1-12", "v2-12", "v1-30", "v2-35", "own"], help="default: that of the training")
     this.add_argument("--split", default="testing", choices=["training", "validation", "testing"], help="default: testing")
@@ -458,13 +499,25 @@ def _parser() -> argparse.ArgumentParser:
         "--draw-seed", type=int, default=0, metavar="N", help="of the draws of unknown and silence clips (default: 0)"
     )
     this.add_argument("--allow-partial", action="store_true", help="go on where clips of the official split are missing")
-    this.add_argument("--streamed", action="store_true", help="hear all clips in one stream too, with background between them")
     this.add_argument(
-        "--conditions",
+        "--streamed",
         action="store_true",
-        help="also in noise, quiet, loud, by telephone, cut off, long; and all kinds of silence",
+        help="hear all clips in one stream too: misses, false alarms and latency, at the model's thresholds and at all others",
     )
-    this.add_argument("--report", type=Path, metavar="FOLDER", help="write confusion.png and report.json there")
+    this.add_argument(
+        "--false-alarms-per-hour",
+        type=float,
+        metavar="N",
+        help="choose each word's threshold so that the stream has no more, and keep it in the model folder for `transcribe`",
+    )
+    this.add_argument(
+        "--noise",
+        action="store_true",
+        help="also in each noise from 20 to -5 dB, quiet, loud, by telephone, cut off, long; and all kinds of silence",
+    )
+    this.add_argument(
+        "--report", type=Path, metavar="FOLDER", help="write report.html, report.md, report.json and the pictures there"
+    )
     this.add_argument("--json", action="store_true", help="print the report as JSON")
 
     this = add(classify, "say the word in each file", "Prints path, label and probability, a line a file, in the order given.")

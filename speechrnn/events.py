@@ -5,11 +5,14 @@ threshold too, from one hearing of the recording; thresholds that give few enoug
 """
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 import torch
 from torch import Tensor
 
@@ -19,6 +22,7 @@ from speechrnn.model import CLIP_SAMPLES, Model
 from speechrnn.stream import HOLD_SECONDS, REFRACTORY_SECONDS, THRESHOLD, Choice, Detection, Detector, Stream
 
 HOURS = 2.0  # the least that a joined recording lasts: half a false alarm an hour is one
+ALONE_HOURS = 1.0  # of each noise, and of words that the model does not know
 GAP_SECONDS = (0.5, 3.0)  # of background before each clip
 GAP_DB = (-40.0, 0.0)  # of the background's level
 CUTS = 1_400  # of a noise, a second each: with the gaps an hour of it
@@ -47,11 +51,11 @@ class JoinedClips:
     Args:
         clips: labelled clips.
         noise: (n,) int16 background; digital silence where it is shorter than the longest gap.
-        seed: of the orders and of the background's places, lengths and levels.
         hours: that it lasts at least.
+        seed: of the orders and of the background's places, lengths and levels.
     """
 
-    def __init__(self, clips: Clips, noise: Tensor, seed: int = 0, hours: float = HOURS) -> None:
+    def __init__(self, clips: Clips, noise: Tensor, hours: float, seed: int = 0) -> None:
         random = np.random.default_rng(seed)
         shortest, longest = (round(seconds * SAMPLE_RATE) for seconds in GAP_SECONDS)
         self.clips = clips
@@ -87,6 +91,20 @@ class JoinedClips:
         start, length, factor = self._gaps[index]
         gap = self._noise[start : start + length].float() * factor
         return torch.cat((gap, self.clips.waves[self.order[index]].float())) / 32768
+
+    def save(self, path: str | Path) -> None:
+        """Write the recording as FLAC, and its truth beside it as `.txt`."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.part")
+        try:
+            with soundfile.SoundFile(beside, "w", SAMPLE_RATE, 1, "PCM_16", format="FLAC") as file:
+                for index in progress(range(len(self)), "writing"):
+                    file.write(self[index].numpy())
+            path.with_suffix(".txt").write_text(self.labels())
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
 
     def labels(self) -> str:
         """The truth as a label track of Audacity: start, end and word, a line a word."""
@@ -182,7 +200,7 @@ def false_alarms_alone(model: Model, clips: Clips, noises: Mapping[str, Tensor],
         background = torch.cat([torch.empty(0, dtype=torch.int16), *noises.values()])
         scenes["other words"] = replace(clips, waves=clips.waves[others], targets=clips.targets[others], names=names), background
     thresholds = {word: model.thresholds.get(word, THRESHOLD) for word in model.config.words}
-    heard = {name: hear(model, JoinedClips(scene, noise, seed, hours=1.0)) for name, (scene, noise) in scenes.items()}
+    heard = {name: hear(model, JoinedClips(scene, noise, ALONE_HOURS, seed)) for name, (scene, noise) in scenes.items()}
     return {name: len(found.detections(thresholds)) / found.hours for name, found in heard.items()}
 
 
@@ -321,16 +339,19 @@ class StreamReport:
             parts.append(f"{late['latency_median']:.2f} s after a word's end (95 %: {late['latency_95']:.2f} s)")
         return ", ".join(parts)
 
-    def table(self) -> str:
-        """A Markdown table, a row a word."""
-        rows = ["| word | threshold | spoken | missed | wrong | false alarms | an hour |", "|---|--:|--:|--:|--:|--:|--:|"]
+    def rows(self) -> list[list[str]]:
+        """A table, its head first, then a row a word."""
+        rows = [["word", "threshold", "spoken", "missed", "wrong", "false alarms", "an hour"]]
         for word, found in self.scores.items():
             threshold = f"{self.thresholds[word]:.3f}" if word in self.thresholds else ""
-            rows.append(
-                f"| {word} | {threshold} | {found.words} | {found.miss_rate:.1%} | {found.wrong} | {found.false_alarms} | "
-                f"{found.false_alarms_per_hour:.2f} |"
-            )
-        return "\n".join(rows)
+            counts = [f"{found.miss_rate:.1%}", f"{found.wrong:,}", f"{found.false_alarms:,}"]
+            rows.append([word, threshold, f"{found.words:,}", *counts, f"{found.false_alarms_per_hour:.2f}"])
+        return rows
+
+
+def alone_rows(rates: Mapping[str, float]) -> list[list[str]]:
+    """A table, its head first, of what `false_alarms_alone` gives."""
+    return [["an hour of", "false alarms"], *([name, f"{rate:.1f}"] for name, rate in rates.items())]
 
 
 def report(heard: Heard, truth: Sequence[Word], thresholds: Mapping[str, float]) -> StreamReport:
@@ -368,11 +389,12 @@ def choose_thresholds(heard: Heard, truth: Sequence[Word], false_alarms_per_hour
             f"expected {1 / heard.hours:.2f} or more, or a longer recording"
         )
     curve = _curve(heard, truth)
-    for aim in range(allowed, -1, -1):  # words hide each other's false alarms: together they may give more than alone
-        chosen = _spend(curve, heard.words, aim)
-        if score(heard.detections(chosen), truth, heard.words, heard.hours)["all"].false_alarms <= allowed:
-            break
-    return chosen
+    # Words hide each other's false alarms: together they may give more than alone. One threshold for all may be the best too.
+    choices = [_spend(curve, heard.words, aim) for aim in range(allowed + 1)]
+    choices += [dict.fromkeys(heard.words, level) for level, scores in curve if scores["all"].false_alarms <= allowed]
+    found = [score(heard.detections(choice), truth, heard.words, heard.hours)["all"] for choice in choices]
+    best = max(range(len(choices)), key=lambda choice: (found[choice].false_alarms <= allowed, found[choice].hits))
+    return choices[best]
 
 
 def _spend(curve: Sequence[tuple[float, dict[str, Score]]], words: Sequence[str], allowed: int) -> dict[str, float]:

@@ -4,6 +4,8 @@ In: float wave (B, N) at 16 kHz. Out: features (B, T, F), one frame every `hop_m
 sees nothing after it; before the first sample lies silence. It does not know what comes after: no clip, no labels, no stacking.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -82,6 +84,16 @@ class Mfcc(nn.Module):
         bins, bands = self.mel.shape
         self.mel.copy_(melscale_fbanks(bins, *self.mel_range_hz, bands, SAMPLE_RATE))
         self.dct.copy_(create_dct(self.dct.shape[1], bands, norm="ortho"))
+
+    @property
+    def multiplications(self) -> int:
+        """Real multiplications for one frame: window, FFT, mel and DCT matrices.
+
+        An FFT of N points counts 2 N log2 N: N / 2 log2 N butterflies of one complex product each, of four real ones (Cooley and
+        Tukey 1965; of a real wave half of it would do). The mel matrix counts as it is computed, zeros and all. What is done once
+        to each number, power, logarithm and normalisation, is not counted.
+        """
+        return self.window_size + round(2 * self.fft_size * math.log2(self.fft_size)) + self.mel.numel() + self.dct.numel()
 
     def initial_past(self, batch: int) -> Tensor:
         """The silence before the first sample: zeros (B, window - hop)."""

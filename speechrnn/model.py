@@ -173,6 +173,17 @@ class Model(nn.Module):
         """How many numbers training may change."""
         return sum(parameter.numel() for parameter in self.parameters() if parameter.requires_grad)
 
+    @property
+    def multiplications(self) -> int:
+        """Real multiplications for a second of audio: those of the features in a second's frames, and of its steps.
+
+        A step counts the multiply-accumulates of the network's matrices, each used once: input, W_ih and W_hh, the three of the
+        feed-forward part, and head. What is done once to each number is not counted: biases, normalisations, activations, gates,
+        residual paths and the pool.
+        """
+        matrices = sum(parameter.numel() for parameter in self.parameters() if parameter.ndim == 2)
+        return round(SAMPLE_RATE / self.mfcc.hop * (self.mfcc.multiplications + matrices / self.config.stack))
+
     def set_backend(self, backend: Backend) -> None:
         """Compute every recurrence with this backend: `torch` (fast) or `loop` (the equation as it is written)."""
         for recurrence in recurrences(self):

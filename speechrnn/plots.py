@@ -1,7 +1,9 @@
 """Every picture. In: plain numbers, or a run folder's logs. Out: a PNG file, written beside and then renamed."""
 
 import csv
+import io
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,16 +35,33 @@ COLOURS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # all of t
 LINES = ("-", "--", "-.", ":")
 
 
+def png(figure: Figure) -> bytes:
+    """A figure as a PNG file holds it."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", bbox_inches="tight")
+    return file.getvalue()
+
+
+def write(files: Mapping[Path, bytes]) -> None:
+    """Write files beside their places, then rename them: where one cannot be written, none is, and the old ones stay."""
+    beside = {path: path.with_name(f".{path.name}.part") for path in files}
+    for path in files:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        for path, data in files.items():
+            beside[path].write_bytes(data)
+        for path in files:
+            os.replace(beside[path], path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, error.filename or str(path)) from error  # a full disk's names no file
+    finally:
+        for part in beside.values():
+            part.unlink(missing_ok=True)
+
+
 def save(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        figure.savefig(beside, format="png", bbox_inches="tight")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write({Path(path): png(figure)})
 
 
 def confusion(report: "Report", title: str) -> Figure:
@@ -71,6 +90,40 @@ def confusion(report: "Report", title: str) -> Figure:
         bar = figure.colorbar(image, cax=beside, format=PercentFormatter(1), ticks=[0, 0.05, 0.25, 0.5, 1])
         bar.set_label("share of the clips of a word")
         bar.outline.set_visible(False)
+    return figure
+
+
+def reliability(report: "Report", title: str) -> Figure:
+    """Reliability diagram: how often answers of a probability are right, above; how many answers have it, below.
+
+    Where the dots lie under the diagonal the model is too sure of itself. Source: Guo et al. (arXiv 1706.04599), figure 1.
+    """
+    bins = list(report.calibration())
+    shown = [row for row in bins if row["count"]]
+    confidence, accuracy = ([row[name] for row in shown] for name in ("confidence", "accuracy"))
+    spread = [[abs(row["accuracy"] - row["interval_95"][end]) for row in shown] for end in (0, 1)]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.5, 6), layout="constrained")
+        over, under = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        over.plot([0, 1], [0, 1], "--", color="#666666", label="as sure as right")
+        over.errorbar(confidence, accuracy, spread, fmt="o-", color=BLUE, capsize=3, label="answers, with 95 % interval")
+        over.set(ylabel="share that is right", xlim=(0, 1), ylim=(-0.02, 1.02))
+        over.set_title(f"{title}\nexpected calibration error {report.calibration_error:.1%}")
+        over.legend(loc="upper left")
+        edges = [0, *(row["up_to"] for row in bins)]
+        under.stairs([row["count"] for row in bins], edges, fill=True, color=BLUE)
+        for row in shown:
+            place = (row["above"] + row["up_to"]) / 2, row["count"]
+            under.annotate(f"{row['count']:,}", place, (0, 2), textcoords="offset points", ha="center", fontsize=6)
+        # From 1 to thousands: on a linear axis only the last bin would be seen.
+        under.set(
+            yscale="log", ylim=(0.5, 4 * max(row["count"] for row in bins)), xlabel="probability of the answer", ylabel="clips"
+        )
+        for axes in (over, under):
+            axes.set_axisbelow(True)
+            axes.xaxis.set_major_formatter(PercentFormatter(1))
+        over.yaxis.set_major_formatter(PercentFormatter(1))
+        under.yaxis.set_major_formatter("{x:,.0f}")
     return figure
 
 
@@ -345,4 +398,25 @@ def transcript(
             panes[3].legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0, ncols=2, fontsize=7)
         panes[3].xaxis.set_major_locator(AutoLocator())  # librosa takes them away
         panes[3].xaxis.set_major_formatter(ScalarFormatter())
+    return figure
+
+
+def noise(rates: Mapping[str, float], title: str) -> Figure:
+    """Accuracy on words against the ratio of word to noise, a line a noise, from what `evaluate_conditions` gives."""
+    lines: dict[str, list[tuple[int, float]]] = {}
+    for name, rate in rates.items():
+        found = re.fullmatch(r"(.*), (-?\d+) dB", name)
+        if found and not found[1].endswith(" alone"):
+            lines.setdefault(found[1], []).append((int(found[2]), rate))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        axes = figure.add_subplot()
+        for index, (name, points) in enumerate(lines.items()):
+            look: Any = {"color": COLOURS[index % len(COLOURS)], "linestyle": LINES[index // len(COLOURS) % len(LINES)]}
+            axes.plot(*zip(*sorted(points), strict=True), marker=".", label=name.replace("_", " "), **look)
+        clean = rates["as recorded"]
+        axes.axhline(clean, color="black", linewidth=0.8, label=f"as recorded: {clean:.1%}")
+        axes.set(xlabel="ratio of word to noise, dB", ylabel="words heard right", title=title, ylim=(None, 1))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.legend(fontsize=7)
     return figure

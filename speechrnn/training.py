@@ -473,7 +473,7 @@ def _finish(cli: _TrainCli, folder: Path, started: datetime.datetime) -> Path:
         model,
         folder / "model",
         training=facts,
-        scores={"validation": report.to_dict(), "validation_stream": stream.to_dict()},
+        scores={"validation": report.figures(), "validation_stream": stream.figures()},
         card=model_card(model, facts, report, stream),
     )
     plots.save(plots.curves(folder, folder.name), folder / "curves.png")

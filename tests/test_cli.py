@@ -22,8 +22,10 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 
-from speechrnn import cli
+from speechrnn import checkpoint, cli
+from speechrnn.model import Model, ModelConfig
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ["download", "train", "evaluate", "classify", "transcribe", "listen", "info"]
@@ -634,8 +636,11 @@ def test_evaluate_prints_accuracy_and_a_table(run: Run, model_folder: Path, corp
     words = ("evaluate", model_folder, "--data", corpus, "--protocol", "own")
     status, out, error = run(*words)
     assert (status, error) == (0, "")
-    summary, empty, head, _, *table = out.splitlines()
-    assert summary.startswith("accuracy ") and summary.endswith("of 4 clips, own testing") and empty == ""
+    first, paper, in_latex = out.removesuffix("\n").split("\n\n")[1:]
+    summary, head, _, *table = out.split("\n\n")[0], *first.splitlines()
+    assert summary.startswith("accuracy ") and summary.endswith("of 4 clips, own testing")
+    assert paper.startswith("| model | protocol |") and f"| {model_folder} | own | testing | 4 |" in paper
+    assert "\n\\midrule\n" in in_latex and in_latex.endswith(r" \\")
     assert head.startswith("| label | clips |")
     counts = {cells[1].strip(): cells[2].strip() for cells in (row.split("|") for row in table)}
     assert counts == {"_silence_": "0", "_unknown_": "0", "yes": "2", "no": "2"}
@@ -647,7 +652,50 @@ def test_evaluate_prints_accuracy_and_a_table(run: Run, model_folder: Path, corp
     assert report["correct"] == np.trace(report["confusion"]) == round(32 * report["accuracy"])
     assert json.loads((tmp_path / "new/report/report.json").read_text()) == report
     assert (tmp_path / "new/report/confusion.png").read_bytes().startswith(b"\x89PNG")
-    assert len(os.listdir(tmp_path / "new/report")) == 2
+    names = {"confusion.png", "reliability.png", "report.html", "report.json", "report.md"}
+    assert set(os.listdir(tmp_path / "new/report")) == names and all(name in error for name in names)
+
+
+@pytest.fixture(scope="module")
+def other_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A smaller model of the same labels, trained as little."""
+    folder = tmp_path_factory.mktemp("models") / "other"
+    torch.manual_seed(1)
+    model = Model(ModelConfig(labels=("_silence_", "_unknown_", "yes", "no"), hidden_size=8, layers=1)).eval()
+    scores = {"validation": {"protocol": "v1-12"}}
+    checkpoint.save(model, folder, training={}, scores=scores, card="")
+    return folder
+
+
+def test_evaluate_compares_models_on_the_same_clips(
+    run: Run, model_folder: Path, other_folder: Path, corpus: Path, tmp_path: Path
+) -> None:
+    words = ("evaluate", model_folder, other_folder, "--data", corpus, "--protocol", "own", "--split", "training")
+    status, out, error = run(*words)
+    assert (status, error) == (0, "")
+    for name in (model_folder, other_folder):
+        assert f"{name}\naccuracy " in out and out.count(f"| {name} | own | training | 32 |") == 1
+    assert "| model | parameters | accuracy |" in out and f"| {model_folder} | {other_folder} |" in out
+
+    status, out, _ = run(*words, "--json", "--report", tmp_path / "both")
+    found = json.loads(out)
+    assert status == 0 and found.keys() == {"reports", "mcnemar"}
+    first, second = found["reports"]
+    assert first == json.loads(run("evaluate", model_folder, *words[3:], "--json")[1]), "as alone"
+    (test,) = found["mcnemar"]
+    right = [np.equal(report["truth"], report["answers"]) for report in (first, second)]
+    assert test["models"] == [str(model_folder), str(other_folder)]
+    assert (test["only_first"], test["only_second"]) == (sum(right[0] & ~right[1]), sum(right[1] & ~right[0]))
+    assert 0 < test["p"] <= 1
+    pictures = {f"{name}-{number}.png" for name in ("confusion", "reliability") for number in (1, 2)}
+    assert set(os.listdir(tmp_path / "both")) == {"report.html", "report.json", "report.md", *pictures}
+    assert json.loads((tmp_path / "both/report.json").read_text()) == found
+
+
+def test_evaluate_refuses_models_of_different_protocols(run: Run, model_folder: Path, other_folder: Path, corpus: Path) -> None:
+    status, out, error = run("evaluate", model_folder, other_folder, "--data", corpus)
+    assert (status, out) == (1, "")
+    said(error, f"{model_folder} with v2-12, {other_folder} with v1-12", "type --protocol")
 
 
 @pytest.fixture
@@ -662,18 +710,40 @@ def noisy_corpus(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return tmp_path / "noisy"
 
 
+@pytest.fixture
+def short_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two minutes instead of two hours."""
+    monkeypatch.setattr("speechrnn.events.HOURS", 120 / 3600)
+    monkeypatch.setattr("speechrnn.events.ALONE_HOURS", 30 / 3600)
+    monkeypatch.setattr("speechrnn.events.CUTS", 20)
+
+
 def test_evaluate_hears_all_clips_in_one_stream_and_under_conditions(
-    run: Run, model_folder: Path, noisy_corpus: Path, tmp_path: Path
+    run: Run, model_folder: Path, noisy_corpus: Path, tmp_path: Path, short_streams: None
 ) -> None:
-    words = ("evaluate", model_folder, "--data", noisy_corpus, "--protocol", "own", "--streamed", "--conditions")
+    words = ("evaluate", model_folder, "--data", noisy_corpus, "--protocol", "own", "--streamed", "--noise")
     status, out, _ = run(*words)
     assert status == 0
-    alone, streamed, empty, *rest = out.splitlines()
+    alone, streamed, spotted, *rest = out.splitlines()
     assert alone.endswith(" of 5 clips, own testing") and streamed.endswith(" of 5 clips in one stream, own testing")
-    assert empty == "" and rest[0].startswith("| label |") and rest[6] == ""
-    assert rest[7:9] == ["| condition | right |", "|---|--:|"]
-    table = {cells[1].strip(): cells[2].strip() for cells in (row.split("|") for row in rest[9:])}
-    assert {"as recorded", "hiss, 20 dB", "30 dB quieter", "digital zero", "hiss alone, -40 dB"} <= table.keys()
+    assert spotted.startswith("stream of 0.03 h: ") and "words missed" in spotted and "false alarms an hour" in spotted
+
+    def table(head: str) -> list[list[str]]:
+        start = rest.index(next(line for line in rest if line.startswith(f"| {head} |")))
+        return [[cell.strip() for cell in row.split("|")[1:-1]] for row in rest[start + 2 : rest.index("", start)]]
+
+    assert [row[0] for row in table("word")] == ["all", "yes", "no"]
+    assert [row[0] for row in table("an hour of")] == ["hiss"]
+    assert [row[0] for row in table("label")] == ["_silence_", "_unknown_", "yes", "no"]
+    conditions = dict(table("condition"))
+    assert {
+        "as recorded",
+        "hiss, 20 dB",
+        "hiss, -5 dB",
+        "30 dB quieter",
+        "digital zero",
+        "hiss alone, -40 dB",
+    } <= conditions.keys()
 
     status, out, _ = run(*words, "--json", "--report", tmp_path / "report")
     assert status == 0
@@ -682,13 +752,44 @@ def test_evaluate_hears_all_clips_in_one_stream_and_under_conditions(
     assert report["stream"]["clips"] == report["clips"] == 5
     assert report["accuracy"] == pytest.approx(float(alone.split()[1].rstrip("%")) / 100, abs=1e-4)
     assert report["stream"]["accuracy"] == pytest.approx(float(streamed.split()[1].rstrip("%")) / 100, abs=1e-4)
-    assert {name: f"{rate:.1%}" for name, rate in report["conditions"].items()} == table
+    assert {name: f"{rate:.1%}" for name, rate in report["conditions"].items()} == conditions
+    assert report["events"]["hours"] >= 120 / 3600 and report["events"]["tolerance"] == 0.75
+    assert set(report["events"]["scores"]) == {"all", "yes", "no"}
     assert json.loads((tmp_path / "report/report.json").read_text()) == report
+    assert {"detection_errors.png", "noise.png", "stream.flac", "stream.txt"} <= {p.name for p in (tmp_path / "report").iterdir()}
+    assert soundfile.info(tmp_path / "report/stream.flac").duration == pytest.approx(report["events"]["hours"] * 3600)
+    assert "Words in a stream" in (tmp_path / "report/report.md").read_text()
+
+
+def test_evaluate_chooses_thresholds_and_transcribe_takes_them(
+    run: Run, model_folder: Path, noisy_corpus: Path, tmp_path: Path, short_streams: None
+) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(model_folder, mine)
+    words = ("evaluate", mine, "--data", noisy_corpus, "--protocol", "own", "--false-alarms-per-hour")
+    status, out, error = run(*words, 60)
+    assert (status, out) == (1, "")
+    said(error, "thresholds are not chosen on the testing split", "--split validation")
+    status, _, error = run(*words, 60, "--split", "training")
+    assert (status, error) == (0, f"written: {mine / 'thresholds.json'}\n")
+    found = json.loads((mine / "thresholds.json").read_text())
+    assert (found["false_alarms_per_hour"], found["protocol"], found["split"]) == (60, "own", "training")
+    assert checkpoint.load(mine).thresholds == found["thresholds"] and found["thresholds"].keys() == {"yes", "no"}
+    status, _, error = run(*words, 0.1, "--split", "training")
+    assert status == 1
+    said(error, "0.1 false alarms an hour are none in 0.0", "or a longer recording")
+    assert json.loads((mine / "thresholds.json").read_text()) == found
+    (mine / "thresholds.json").write_text("{}")
+    status, _, error = run("transcribe", "--model", mine, noisy_corpus / "x.wav")
+    assert status == 1
+    said(error, f"{mine / 'thresholds.json'} is damaged", "--false-alarms-per-hour")
 
 
 @pytest.mark.parametrize("asked", [set(), {"stream"}, {"conditions"}], ids=lambda asked: " ".join(asked) or "nothing")
-def test_evaluate_gives_no_more_than_was_asked(run: Run, model_folder: Path, corpus: Path, asked: set[str]) -> None:
-    options = {"stream": "--streamed", "conditions": "--conditions"}
+def test_evaluate_gives_no_more_than_was_asked(
+    run: Run, model_folder: Path, corpus: Path, asked: set[str], short_streams: None
+) -> None:
+    options = {"stream": "--streamed", "conditions": "--noise"}
     words = ("evaluate", model_folder, "--data", corpus, "--protocol", "own", *(options[name] for name in asked))
     found = json.loads(run(*words, "--json")[1])
     assert found.keys() & options.keys() == asked

@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,12 +15,39 @@ from torch import Tensor, nn
 
 from speechrnn import evaluation
 from speechrnn.data import Clips
-from speechrnn.evaluation import Report, evaluate_clips, evaluate_conditions, evaluate_stream, wilson_interval
+from speechrnn.evaluation import (
+    About,
+    Report,
+    comparison_rows,
+    evaluate,
+    evaluate_clips,
+    evaluate_conditions,
+    evaluate_stream,
+    latex,
+    markdown,
+    mcnemar,
+    paper_rows,
+    wilson_interval,
+)
 from speechrnn.model import Model, pool
 from speechrnn.stream import Stream
 
+SYNTHETIC = Path(__file__).parents[1] / "data" / "synthetic_commands"
+
+
+def report_of(
+    counts: object, labels: tuple[str, ...] = ("yes", "no", "up", "down"), score: float = 0.5, model: About | None = None
+) -> Report:
+    """A report with this confusion, every answer with the same score."""
+    counts = np.array(counts)
+    truth, answers = np.repeat(np.argwhere(counts >= 0), counts.ravel(), axis=0).T
+    names = tuple(f"{labels[label]}/{place}" for place, label in enumerate(truth))
+    return Report(labels, names, truth, answers, np.full(len(truth), score), "own", "testing", model=model)
+
+
 # 10 yes: 8 right, 2 as no; 4 no: 1 right, 3 as yes; 2 up: both as no; no clips of down, which was answered by nobody.
-REPORT = Report(("yes", "no", "up", "down"), np.array([[8, 2, 0, 0], [3, 1, 0, 0], [0, 2, 0, 0], [0, 0, 0, 0]]), "own", "testing")
+REPORT = report_of([[8, 2, 0, 0], [3, 1, 0, 0], [0, 2, 0, 0], [0, 0, 0, 0]])
+ABOUT = About("runs/my_words", 11_760, 2_456_789, "7b70fb124a7f" + 52 * "0")
 
 
 class Parrot(nn.Module):
@@ -89,7 +117,9 @@ def test_report_agrees_with_counts_made_by_hand() -> None:
     assert (REPORT.clips, REPORT.correct) == (16, 9)
     assert REPORT.accuracy == 9 / 16
     assert REPORT.interval == wilson_interval(9, 16)
+    assert REPORT.confusion.tolist() == [[8, 2, 0, 0], [3, 1, 0, 0], [0, 2, 0, 0], [0, 0, 0, 0]]
     assert REPORT.mean_accuracy == pytest.approx((8 / 10 + 1 / 4 + 0) / 3), "a class without clips has no share"
+    assert REPORT.macro_f1 == pytest.approx((16 / 21 + 2 / 9 + 0) / 3)
 
 
 def test_each_label_has_its_figures() -> None:
@@ -116,13 +146,20 @@ def test_dictionary_survives_json_and_holds_everything() -> None:
     assert figures["interval_95"] == list(REPORT.interval)
     assert figures["labels"] == ["yes", "no", "up", "down"] == [row["label"] for row in figures["per_label"]]
     assert figures["confusion"] == REPORT.confusion.tolist()
+    assert (figures["macro_f1"], figures["calibration_error"]) == (REPORT.macro_f1, REPORT.calibration_error)
+    assert len(figures["calibration"]) == 15 and sum(row["count"] for row in figures["calibration"]) == 16
+    assert [len(figures[name]) for name in ("names", "truth", "answers", "scores")] == [16] * 4
+    assert figures["model"] is None
+    assert json.loads(json.dumps(replace(REPORT, model=ABOUT).to_dict()))["model"]["parameters"] == 11_760
+    assert not {"names", "scores", "mistakes"} & REPORT.figures().keys(), "what a model folder keeps is no list of clips"
 
 
 def test_summary_is_one_line_with_accuracy_and_interval() -> None:
     assert REPORT.summary() == (
-        "accuracy 56.25% (95 % interval 33.18% to 76.90%), mean over classes 35.00%, 9 of 16 clips, own testing"
+        "accuracy 56.25% (95 % interval 33.18% to 76.90%), mean over classes 35.00%, macro F1 32.80%, "
+        "calibration error 6.25%, 9 of 16 clips, own testing"
     )
-    nobody = Report(("yes", "no"), np.array([[0, 7], [0, 0]]), "own", "testing")  # where rounding gave an interval from -0.00%
+    nobody = report_of([[0, 7], [0, 0]], ("yes", "no"))  # where rounding gave an interval from -0.00%
     assert "interval 0.00% to 35.43%" in nobody.summary()
 
 
@@ -186,6 +223,176 @@ def test_another_pool_may_answer() -> None:
     clips = clips_with(labels, [("yes", "yes"), ("yes", "no"), ("no", "no"), ("up", "yes")])
     report = evaluate_clips(Parrot(labels, labels), clips, "own", "testing", lambda logits: -logits[:, 0] - 0.1 * torch.arange(3))
     assert report.confusion.tolist() == [[1, 1, 0], [1, 0, 0], [0, 1, 0]], "the first that the parrot does not say"
+
+
+# Against other implementations
+
+
+def drawn(seed: int, right: float = 0.7, clips: int = 500) -> Report:
+    """Random answers to clips of four of five labels."""
+    random = np.random.default_rng(seed)
+    truth = np.random.default_rng(0).integers(0, 4, clips)
+    answers = np.where(random.random(clips) < right, truth, random.integers(0, 5, clips))
+    names = tuple(map(str, range(clips)))
+    return Report(("a", "b", "c", "d", "e"), names, truth, answers, random.uniform(0, 1, clips), "own", "testing")
+
+
+@pytest.mark.parametrize("report", [drawn(1), drawn(2, 0.1, 40), REPORT], ids=["many", "few", "by hand"])
+def test_figures_of_the_labels_are_those_of_scikit_learn(report: Report) -> None:
+    from sklearn import metrics
+
+    places = np.arange(len(report.labels))
+    pair = report.truth, report.answers
+    assert report.confusion.tolist() == metrics.confusion_matrix(*pair, labels=places).tolist()
+    precision, recall, f1, clips = metrics.precision_recall_fscore_support(*pair, labels=places, zero_division=0)
+    for place, row in enumerate(report.per_label()):
+        figures = (row["precision"], row["recall"], row["f1"], row["clips"])
+        assert figures == pytest.approx((precision[place], recall[place], f1[place], clips[place]))
+    present = np.unique(report.truth)
+    assert report.macro_f1 == pytest.approx(metrics.f1_score(*pair, labels=present, average="macro", zero_division=0))
+
+
+def test_wilson_interval_is_that_of_statsmodels() -> None:
+    from statsmodels.stats import proportion
+
+    for correct, clips in ((0, 3), (1, 7), (155, 216), (3579, 3676), (4890, 4890)):
+        expected = proportion.proportion_confint(correct, clips, method="wilson")
+        assert wilson_interval(correct, clips) == pytest.approx(expected, abs=1e-7)
+
+
+@pytest.mark.parametrize(("seeds", "right"), [((1, 2), (0.7, 0.7)), ((3, 4), (0.9, 0.5)), ((5, 5), (0.5, 0.5))])
+def test_mcnemar_is_that_of_statsmodels(seeds: tuple[int, int], right: tuple[float, float]) -> None:
+    from statsmodels.stats import contingency_tables as tables
+
+    a, b = (drawn(seed, share) for seed, share in zip(seeds, right, strict=True))
+    only_a, only_b, p = mcnemar(a, b)
+    assert p == pytest.approx(tables.mcnemar([[0, only_a], [only_b, 0]], exact=True).pvalue, rel=1e-9)
+    right_a, right_b = a.truth == a.answers, b.truth == b.answers
+    assert (only_a, only_b) == (sum(right_a & ~right_b), sum(~right_a & right_b))
+
+
+# Calibration
+
+
+def test_calibration_agrees_with_bins_made_by_hand() -> None:
+    """Three right of four at 0.9 to 0.93, one right of two at 0.5, one wrong at a bin's edge, 0.4, and one right at 1."""
+    truth = np.zeros(8, dtype=int)
+    answers = np.array([0, 0, 0, 1, 0, 1, 1, 0])
+    scores = np.array([0.9, 0.91, 0.92, 0.93, 0.5, 0.5, 0.4, 1.0])
+    report = Report(("yes", "no"), tuple("abcdefgh"), truth, answers, scores, "own", "testing")
+    bins = list(report.calibration())
+    assert [(round(15 * row["above"]), round(15 * row["up_to"])) for row in bins] == [(i, i + 1) for i in range(15)]
+    assert {i: row["count"] for i, row in enumerate(bins) if row["count"]} == {5: 1, 7: 2, 13: 4, 14: 1}
+    assert (bins[13]["confidence"], bins[13]["accuracy"]) == (pytest.approx(0.915), 0.75)
+    assert bins[13]["interval_95"] == list(wilson_interval(3, 4))
+    assert (bins[0]["confidence"], bins[0]["accuracy"], bins[0]["interval_95"]) == (None, None, None)
+    assert report.calibration_error == pytest.approx((4 * 0.165 + 2 * 0 + 1 * 0.4 + 1 * 0) / 8)
+
+
+def test_calibration_counts_every_clip_once_whatever_its_score() -> None:
+    scores = np.array([0.0, 1e-9, *(i / 15 for i in range(1, 16))])
+    report = replace(drawn(1, clips=17), scores=scores)
+    assert [row["count"] for row in report.calibration()] == [3, *[1] * 14]
+
+
+# Several models
+
+
+def heard(right: str, **changes: object) -> Report:
+    """A report on clips of `yes`, of which those with a 1 were heard right."""
+    answers = np.array([1 - int(figure) for figure in right])
+    size = len(right)
+    clips = Report(("yes", "no"), tuple(map(str, range(size))), np.zeros(size, int), answers, np.ones(size), "own", "testing")
+    return replace(clips, **changes)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ("1111", "1111", (0, 0, 1.0)),
+        ("1100", "0011", (2, 2, 1.0)),
+        ("11111100", "00000000", (6, 0, 2 / 64)),
+        ("1111111100", "1000000011", (7, 2, 2 * (1 + 9 + 36) / 512)),
+    ],
+)
+def test_mcnemar_agrees_with_tosses_counted_by_hand(a: str, b: str, expected: tuple[int, int, float]) -> None:
+    assert mcnemar(heard(a), heard(b)) == pytest.approx(expected)
+    assert mcnemar(heard(b), heard(a))[2] == pytest.approx(expected[2])
+
+
+def test_mcnemar_does_not_overflow_for_thousands_of_clips() -> None:
+    only_a, only_b, p = mcnemar(heard("1" * 5_000 + "0" * 5_000), heard("0" * 5_000 + "1" * 5_000))
+    assert (only_a, only_b, p) == (5_000, 5_000, 1.0)
+    assert 0 <= mcnemar(heard("1" * 9_000 + "0" * 1_000), heard("0" * 9_000 + "1" * 1_000))[2] < 1e-300
+
+
+def test_mcnemar_compares_models_whose_labels_stand_in_another_order() -> None:
+    other = replace(heard("10"), labels=("no", "yes"), truth=np.ones(2, int), answers=np.array([0, 1]))
+    assert mcnemar(heard("10"), other)[:2] == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (heard("10", protocol="v2-12"), "protocol is own in the first, v2-12 in the second"),
+        (heard("10", split="validation"), "split is testing in the first, validation in the second"),
+        (heard("10", streamed=True), "streamed is False in the first, True in the second"),
+        (heard("101"), "clips is 2 in the first, 3 in the second"),
+        (heard("10", names=("0", "7")), r"number 2 is 1 \(yes\) in the first, 7 \(yes\) in the second"),
+        (heard("10", truth=np.array([1, 0])), r"number 1 is 0 \(yes\) in the first, 0 \(no\) in the second"),
+    ],
+)
+def test_reports_on_different_clips_do_not_compare(other: Report, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        mcnemar(heard("10"), other)
+
+
+def test_rows_for_a_paper_are_as_written_here() -> None:
+    rows = paper_rows([replace(REPORT, model=ABOUT)])
+    assert markdown(rows) == (
+        "| model | protocol | split | clips | accuracy | 95 % interval | parameters | million multiplications / s | SHA-256 |\n"
+        "|---|---|---|--:|--:|--:|--:|--:|---|\n"
+        "| runs/my_words | own | testing | 16 | 56.25% | 33.18% to 76.90% | 11,760 | 2.46 | 7b70fb124a7f |"
+    )
+    assert latex(rows) == (
+        "model & protocol & split & clips & accuracy & 95 \\% interval & parameters & million multiplications / s & SHA-256 "
+        "\\\\\n"
+        "\\midrule\n"
+        "runs/my\\_words & own & testing & 16 & 56.25\\% & 33.18\\% to 76.90\\% & 11,760 & 2.46 & 7b70fb124a7f \\\\"
+    )
+
+
+def test_latex_and_markdown_escape_what_they_would_take_for_their_own() -> None:
+    rows = [["a|b"], ["50% of #1 & {x} $2 ~ ^ \\"]]
+    assert markdown(rows).splitlines()[0] == "| a\\|b |"
+    assert latex(rows).splitlines()[2] == (r"50\% of \#1 \& \{x\} \$2 \textasciitilde{} \textasciicircum{} \textbackslash{} \\")
+
+
+def test_comparison_has_a_row_a_model_and_needs_to_know_it() -> None:
+    assert comparison_rows([replace(REPORT, model=ABOUT)])[1:] == [
+        ["runs/my_words", "11,760", "56.25%", "33.18% to 76.90%", "35.00%", "32.80%"]
+    ]
+    with pytest.raises(ValueError, match=r"on own testing does not know its model: expected one of `speechrnn\.evaluate`"):
+        comparison_rows([REPORT])
+
+
+# From Python
+
+
+def test_evaluate_takes_a_name_a_folder_or_a_model(model: Model, model_folder: Path) -> None:
+    clips = sounds(("yes", "no"), 6)
+    named, given = evaluate(str(model_folder), clips, "own"), evaluate(model, clips, "own")
+    assert named.model == About(str(model_folder), model.parameter_count, model.multiplications, named.model.sha256)
+    assert given.model == replace(named.model, name="model"), "with the checksum that it would be saved with"
+    assert named.model.sha256 == json.loads((model_folder / "config.json").read_text())["sha256"]
+    assert given.answers.tolist() == named.answers.tolist() and given.names == tuple(clips.names)
+    assert (given.protocol, given.split) == ("own", "testing")
+
+
+def test_evaluate_reads_a_folder_in_the_protocol_of_the_training() -> None:
+    report = evaluate("tiny", SYNTHETIC, split="validation", allow_partial=True)
+    assert (report.protocol, report.split, report.clips) == ("v2-12", "validation", 216)
+    assert report.plot().axes[0].get_title() == f"tiny, v2-12 validation: {report.accuracy:.1%}"
 
 
 # All clips in one stream
@@ -347,7 +554,7 @@ class Ear:
         return [SimpleNamespace(label="yes")] * len(waves)
 
 
-SNRS, LEVELS = (20, 10, 5, 0), (0, -20, -40)
+SNRS, LEVELS = (20, 15, 10, 5, 0, -5), (0, -20, -40)
 SPOKEN = [
     "as recorded",
     *(f"{name}, {snr} dB" for name in ("hiss", "hum") for snr in SNRS),
@@ -479,7 +686,7 @@ def test_words_as_recorded_are_the_words_of_the_report(undecided: Model, monkeyp
     spoken = [labels.index(word) for word in undecided.config.words]
     assert rates["as recorded"] == pytest.approx(confusion[spoken, spoken].sum() / confusion[spoken].sum())
     assert all(0 <= rate <= 1 for rate in rates.values())
-    assert len(rates) == 1 + 4 + 7 + 1 + 3
+    assert len(rates) == 1 + 6 + 7 + 1 + 3
 
 
 def test_model_without_silence_has_no_condition_of_silence() -> None:
@@ -498,15 +705,3 @@ def test_telephone_keeps_its_band_alone(frequency: float, low_db: float, high_db
     assert heard.shape == tone.shape
     inside = slice(1_000, 15_000)
     assert low_db < decibels(rms(heard[:, inside].numpy())[0] / rms(tone[:, inside].numpy())[0]) < high_db
-
-
-@pytest.mark.parametrize("start", [0, 4_800, 9_600])
-@pytest.mark.parametrize("level", [1.0, 1e-3])
-def test_span_finds_a_burst_above_the_noise_around_it(start: int, level: float) -> None:
-    wave = 0.01 * torch.randn(16_000, generator=torch.Generator().manual_seed(0))
-    wave[start : start + 6_400] += torch.sin(torch.arange(6_400) / 3)
-    assert evaluation._span(level * wave) == (start, start + 6_400)
-
-
-def test_span_of_silence_is_all_of_it() -> None:
-    assert evaluation._span(torch.zeros(16_000)) == (0, 16_000)

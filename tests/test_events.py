@@ -60,21 +60,21 @@ def word(middle: float, label: str) -> Word:
 
 
 def test_every_clip_is_heard_once_before_any_is_heard_again():
-    recording = JoinedClips(four_clips(), hiss(), hours=60 / HOUR)
+    recording = JoinedClips(four_clips(), hiss(), 60 / HOUR)
     assert len(recording) % 4 == 0 and len(recording) > 4
     for first in range(0, len(recording), 4):
         assert sorted(recording.order[first : first + 4]) == [0, 1, 2, 3]
 
 
 def test_recording_is_as_long_as_asked_and_no_pass_longer():
-    recording = JoinedClips(four_clips(), hiss(), hours=100 / HOUR)
+    recording = JoinedClips(four_clips(), hiss(), 100 / HOUR)
     assert 100 <= recording.samples / 16_000 < 100 + 4 * 4
     assert recording.samples == sum(len(recording[index]) for index in range(len(recording)))
     assert recording.hours == pytest.approx(recording.samples / 16_000 / HOUR)
 
 
 def test_words_lie_where_they_are_loud_in_the_recording():
-    recording = JoinedClips(four_clips(), torch.zeros(0, dtype=torch.int16), hours=30 / HOUR)
+    recording = JoinedClips(four_clips(), torch.zeros(0, dtype=torch.int16), 30 / HOUR)
     wave = torch.cat([recording[index] for index in range(len(recording))])
     loud = (wave.abs() > 0.1).numpy()
     truth = np.zeros(len(wave), dtype=bool)
@@ -85,7 +85,7 @@ def test_words_lie_where_they_are_loud_in_the_recording():
 
 
 def test_between_the_clips_there_is_background_at_changing_levels():
-    recording = JoinedClips(four_clips(), hiss(), hours=200 / HOUR)
+    recording = JoinedClips(four_clips(), hiss(), 200 / HOUR)
     gaps = [recording[index][:-16_000] for index in range(len(recording))]
     seconds = [len(gap) / 16_000 for gap in gaps]
     assert 0.5 <= min(seconds) < 1 and 2.5 < max(seconds) < 3
@@ -95,23 +95,41 @@ def test_between_the_clips_there_is_background_at_changing_levels():
 
 
 def test_recording_is_the_same_for_a_seed_and_another_for_another():
-    one, same, other = (JoinedClips(four_clips(), hiss(), seed, 30 / HOUR) for seed in (1, 1, 2))
+    one, same, other = (JoinedClips(four_clips(), hiss(), 30 / HOUR, seed) for seed in (1, 1, 2))
     assert one.words == same.words != other.words
     assert all(one[index].equal(same[index]) for index in range(len(one)))
 
 
+def test_recording_is_saved_with_its_truth_beside_it_or_not_at_all(tmp_path: Path, monkeypatch):
+    recording = JoinedClips(four_clips(), hiss(), 20 / HOUR)
+    recording.save(tmp_path / "report" / "stream.flac")
+    wave = torch.cat([recording[index] for index in range(len(recording))])
+    np.testing.assert_allclose(read_wave(tmp_path / "report" / "stream.flac"), wave, atol=2**-15)
+    assert (tmp_path / "report" / "stream.txt").read_text() == recording.labels()
+    monkeypatch.setattr("speechrnn.events.os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError):
+        recording.save(tmp_path / "stream.flac")
+    assert [path.name for path in tmp_path.glob("*stream.flac*")] == []
+
+
 def test_truth_is_a_label_track_that_audacity_reads():
-    recording = JoinedClips(four_clips(), hiss(), hours=30 / HOUR)
+    recording = JoinedClips(four_clips(), hiss(), 30 / HOUR)
     lines = [line.split("\t") for line in recording.labels().splitlines()]
     assert [(float(a), float(b), c) for a, b, c in lines] == [
         (pytest.approx(w.start, abs=1e-6), pytest.approx(w.end, abs=1e-6), w.label) for w in recording.words
     ]
 
 
-@pytest.mark.parametrize(("first", "last"), [(0, 1_600), (4_000, 8_160), (15_840, 16_000)])
-def test_span_holds_the_burst_in_whole_frames(first: int, last: int):
-    begin, end = span(burst(first, last).float())
-    assert begin <= first < begin + 160 and end - 160 < last <= end
+@pytest.mark.parametrize("start", [0, 4_800, 9_600])
+@pytest.mark.parametrize("level", [1.0, 1e-3])
+def test_span_finds_a_burst_above_the_noise_around_it(start: int, level: float) -> None:
+    wave = 0.01 * torch.randn(16_000, generator=torch.Generator().manual_seed(0))
+    wave[start : start + 6_400] += torch.sin(torch.arange(6_400) / 3)
+    assert span(level * wave) == (start, start + 6_400)
+
+
+def test_span_of_silence_is_all_of_it() -> None:
+    assert span(torch.zeros(16_000)) == (0, 16_000)
 
 
 # Scoring
@@ -182,7 +200,7 @@ def model() -> Model:
 
 
 def test_recording_is_heard_as_one_stream(model: Model):
-    recording = JoinedClips(four_clips(), hiss(), hours=20 / HOUR)
+    recording = JoinedClips(four_clips(), hiss(), 20 / HOUR)
     heard = hear(model, recording)
     wave = torch.cat([recording[index] for index in range(len(recording))])
     with torch.inference_mode():
@@ -290,7 +308,8 @@ def test_report_is_plain_data_a_table_and_a_line(scene):
     assert plain["thresholds"] == {"yes": 0.7, "no": THRESHOLD}
     assert plain["scores"]["all"]["hits"] == found.scores["all"].hits
     assert len(plain["curve"]) == len(found.curve)
-    assert found.table().splitlines()[2].startswith("| all |  | 200 | 0.0% |")
+    assert found.rows()[1] == ["all", "", "200", "0.0%", "0", "5", "2.50"]
+    assert [row[:2] for row in found.rows()[2:]] == [["yes", "0.700"], ["no", f"{THRESHOLD:.3f}"]]
     assert found.summary().startswith(
         "stream of 2.00 h: 0 of 200 words missed (0.0%), 0 heard as others, 2.50 false alarms an hour"
     )

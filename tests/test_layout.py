@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "speechrnn"
 
 # What each module may import of the package, at its top or inside a function.
 ARROWS = {
-    "__init__": {"checkpoint", "model", "stream"},
+    "__init__": {"checkpoint", "evaluation", "model", "stream"},
     "__main__": {"cli"},
     "audio": set(),
     "features": {"audio"},
@@ -24,9 +24,10 @@ ARROWS = {
     "augment": set(),
     "gradients": {"recurrence"},
     "events": {"audio", "data", "model", "stream"},
-    "evaluation": {"audio", "data", "events", "model", "stream"},
+    "evaluation": {"audio", "checkpoint", "data", "events", "model", "plots", "stream"},
     "transcripts": {"stream"},
     "plots": {"audio", "evaluation", "events", "model"},
+    "report": {"evaluation", "plots"},
     "training": {"__init__", "augment", "checkpoint", "data", "evaluation", "features", "gradients", "model", "plots"},
     "cli": {
         "__init__",
@@ -37,6 +38,7 @@ ARROWS = {
         "evaluation",
         "events",
         "plots",
+        "report",
         "stream",
         "training",
         "transcripts",

@@ -178,3 +178,12 @@ def test_a_word_late_in_a_long_recording_speaks_for_it(model):
 def test_impossible_shapes_are_refused(changed):
     with pytest.raises(ValueError, match="expected"):
         ModelConfig(**{"labels": LABELS, **changed})
+
+
+def test_multiplications_agree_with_a_count_by_hand() -> None:
+    shape = {"hidden_size": 5, "layers": 2, "feed_forward": 7, "stack": 2, "mel_bands": 10, "coefficients": 6}
+    model = Model(ModelConfig(labels=("yes", "no", "up"), window_ms=20, hop_ms=10, fft_size=512, **shape))
+    frame = 320 + 2 * 512 * 9 + 257 * 10 + 10 * 6  # window, FFT, mel, DCT
+    step = 12 * 5 + 2 * (5 * 5 + 5 * 5 + 3 * 5 * 7) + 5 * 3  # input, of each layer W_ih, W_hh and feed-forward, head
+    assert model.mfcc.multiplications == frame
+    assert model.multiplications == 100 * frame + 50 * step

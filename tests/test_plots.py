@@ -1,6 +1,8 @@
 """What `speechrnn.plots` promises, held against the data of the pictures: the report's counts, and the log's last word."""
 
+import errno
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from matplotlib.figure import Figure
 from speechrnn import plots
 from speechrnn.audio import read_wave
 from speechrnn.data import V2_WORDS
-from speechrnn.evaluation import Report
+from speechrnn.evaluation import Report, wilson_interval
 from speechrnn.model import Model, ModelConfig
 
 COUNTS = np.array([[90, 10, 0], [0, 1, 3], [0, 0, 0]])
@@ -28,7 +30,9 @@ def closed() -> Iterator[None]:
 
 
 def report_of(counts: np.ndarray, labels: tuple[str, ...] = ("yes", "no", "up")) -> Report:
-    return Report(labels, counts, "own", "testing")
+    truth, answers = np.repeat(np.argwhere(counts >= 0), counts.ravel(), axis=0).T
+    names = tuple(map(str, range(len(truth))))
+    return Report(labels, names, truth, answers, np.full(len(truth), 0.5), "own", "testing")
 
 
 def many_words() -> Report:
@@ -125,6 +129,39 @@ def test_confusion_labels_and_figures_do_not_overlap(report: Report) -> None:
     assert (figures[:, 2] - figures[:, 0]).max() < cell and (figures[:, 3] - figures[:, 1]).max() < cell
     down = boxes(figure, axes.get_yticklabels())
     assert (down[:-1, 1] >= down[1:, 3]).all()
+
+
+# Reliability
+
+
+def test_reliability_shows_each_bin_with_its_interval_and_count() -> None:
+    scores = np.array([*[0.98] * 90, *[0.6] * 10, *[0.35] * 4])
+    report = replace(report_of(COUNTS), scores=scores)
+    over, under = plots.reliability(report, "a title").axes
+    dots = over.containers[0].lines[0].get_xydata()
+    np.testing.assert_allclose(dots, [(0.35, 0.25), (0.6, 0.0), (0.98, 1.0)])
+    (bars,) = over.containers[0].lines[2]
+    intervals = [[low, high] for (_, low), (_, high) in bars.get_segments()]
+    np.testing.assert_allclose(intervals, [wilson_interval(*pair) for pair in ((1, 4), (0, 10), (90, 90))])
+    assert lines(over)["as sure as right"] == [(0, 0), (1, 1)]
+    heights, edges, _ = under.patches[0].get_data()
+    assert dict(zip(np.flatnonzero(heights).tolist(), heights[heights > 0].tolist(), strict=True)) == {5: 4, 8: 10, 14: 90}
+    np.testing.assert_allclose(edges, np.arange(16) / 15)
+    assert [text.get_text() for text in under.texts] == ["4", "10", "90"]
+    expected = (4 * abs(0.35 - 0.25) + 10 * 0.6 + 90 * 0.02) / 104
+    assert over.get_title() == f"a title\nexpected calibration error {expected:.1%}"
+
+
+@pytest.mark.parametrize(
+    "report", [report_of(COUNTS), replace(many_words(), scores=np.ones(many_words().clips))], ids=["3", "35"]
+)
+def test_reliability_counts_do_not_overlap_and_stay_inside(report: Report) -> None:
+    scores = np.linspace(0.01, 1, report.clips) ** 0.2
+    figure = plots.reliability(replace(report, scores=scores), "a title")
+    under = figure.axes[1]
+    figures = boxes(figure, under.texts)
+    assert (figures[:-1, 2] <= figures[1:, 0]).all()
+    assert figures[:, 3].max() <= under.get_window_extent().y1
 
 
 # Curves
@@ -293,14 +330,16 @@ def test_failed_save_leaves_the_old_picture_and_no_part(tmp_path: Path, monkeypa
     path = tmp_path / "a.png"
     path.write_bytes(b"the old one")
 
-    def breaks(self: Figure, beside: Path, **options: object) -> None:
+    def breaks(beside: Path, data: bytes) -> None:
         assert beside != path and path.read_bytes() == b"the old one"
-        beside.write_bytes(b"half a pic")
-        raise OSError("disk full")
+        with beside.open("wb") as file:
+            file.write(data[:10])
+        raise OSError(errno.ENOSPC, "disk full")
 
-    monkeypatch.setattr(Figure, "savefig", breaks)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr(Path, "write_bytes", breaks)
+    with pytest.raises(OSError, match="disk full") as caught:
         plots.save(plots.confusion(report_of(COUNTS), ""), path)
+    assert caught.value.filename == str(path)
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
     assert path.read_bytes() == b"the old one"
     assert plt.get_fignums() == []

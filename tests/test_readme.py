@@ -41,7 +41,7 @@ def project(tmp_path, monkeypatch) -> Path:
 def test_readme_shows_commands_output_and_python():
     assert len(CONSOLE) == 2
     assert len(COMMANDS) >= 10
-    assert len(PYTHON) == 2
+    assert len(PYTHON) == 3
 
 
 @pytest.mark.parametrize("page", ["README.md", "recipes/README.md", "data/README.md"])

@@ -48,14 +48,26 @@ def evaluated(run: Path, split: str, *more: str) -> None:
     assert main(words) == 0
 
 
+@pytest.fixture(autouse=True)
+def short_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Minutes instead of hours."""
+    monkeypatch.setattr("speechrnn.events.HOURS", 120 / 3600)
+    monkeypatch.setattr("speechrnn.events.ALONE_HOURS", 30 / 3600)
+    monkeypatch.setattr("speechrnn.events.CUTS", 20)
+
+
 def test_shipped_model_tells_what_was_measured(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for split in ("validation", "testing"):
-        evaluated(run_folder, split, "--streamed", "--conditions")
+    evaluated(run_folder, "validation", "--false-alarms-per-hour", "60", "--noise")
+    evaluated(run_folder, "testing", "--streamed", "--noise")
     ship(run_folder, monkeypatch)
     card = (checkpoint.SHIPPED / "tiny" / "README.md").read_text()
     found = json.loads((run_folder / "testing" / "report.json").read_text())
     assert f"accuracy {found['accuracy']:.2%}" in card and f"accuracy {found['stream']['accuracy']:.2%}" in card
     assert "speechrnn classify --model tiny a.wav" in card and "| digital zero |" in card and "CC BY 4.0" in card
+    heard = found["events"]["scores"]["all"]
+    assert f"- testing: {100 * heard['miss_rate']:.1f} % of {heard['words']:,} words missed" in card
+    chosen = json.loads((run_folder / "model" / "thresholds.json").read_text())["thresholds"]
+    assert checkpoint.load("tiny").thresholds == chosen
     assert "folder: data/speech_commands" in card and "somebody" not in card
     scores = checkpoint.read_config(checkpoint.SHIPPED / "tiny")["scores"]
     assert set(scores) == {"validation", "validation_stream", "testing", "testing_stream"}
@@ -68,14 +80,14 @@ def test_report_without_a_stream_is_refused(
         evaluated(run_folder, split)
     with pytest.raises(SystemExit):
         ship(run_folder, monkeypatch)
-    assert "no conditions, stream: evaluate with --streamed --conditions" in capsys.readouterr().err
+    assert "no conditions, events, stream: evaluate with --streamed --noise" in capsys.readouterr().err
 
 
 def test_report_of_another_model_is_refused(
     run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for split in ("validation", "testing"):
-        evaluated(run_folder, split, "--streamed", "--conditions")
+        evaluated(run_folder, split, "--streamed", "--noise")
     found = json.loads((run_folder / "validation" / "report.json").read_text())
     found["confusion"][0][0] += 1
     (run_folder / "validation" / "report.json").write_text(json.dumps(found))
