@@ -17,6 +17,7 @@ from speechrnn import plots
 from speechrnn.audio import read_wave
 from speechrnn.data import V2_WORDS
 from speechrnn.evaluation import Report, wilson_interval
+from speechrnn.events import Score, StreamReport
 from speechrnn.model import Model, ModelConfig
 
 COUNTS = np.array([[90, 10, 0], [0, 1, 3], [0, 0, 0]])
@@ -423,3 +424,22 @@ def test_transcript_of_hardly_any_sound_is_drawn(samples: int, tmp_path: Path) -
         plots.transcript(model, wave, np.zeros((0, 2)), {"yes": 0.6, "no": 0.6}, [], None, "a$^b$.wav"), tmp_path / "out.png"
     )
     assert (tmp_path / "out.png").is_file()
+
+
+def test_detection_errors_show_the_fewest_misses_for_the_false_alarms_and_where_the_thresholds_are() -> None:
+    def scored(hits: int, alarms: int) -> dict[str, Score]:
+        return dict.fromkeys(("all", "yes"), Score(10, hits, 0, alarms, 2.0, ()))
+
+    curve = ((0.2, scored(9, 8)), (0.5, scored(10, 4)), (0.7, scored(8, 4)), (0.9, scored(5, 0)))
+    found = StreamReport({"yes": 0.7}, scored(8, 4), curve, 2.0)
+    axes = plots.detection_errors(found, "t").axes[0]
+    drawn = lines(axes)
+    assert drawn["all"] == drawn["yes"] == [(0.25, 0.5), (2, 0), (2, 0), (4, 0)]
+    assert drawn["thresholds used"] == [(2, pytest.approx(0.2))]
+
+
+def test_noise_shows_accuracy_against_the_ratio_for_each_noise_and_as_recorded() -> None:
+    rates = {"as recorded": 0.9, "a_hiss, 20 dB": 0.8, "a_hiss, -5 dB": 0.3, "30 dB quieter": 0.7, "a_hiss alone, -20 dB": 1.0}
+    drawn = lines(plots.noise(rates, "t").axes[0])
+    assert drawn["a hiss"] == [(-5, 0.3), (20, 0.8)]
+    assert set(drawn) == {"a hiss", "as recorded: 90.0%"}
