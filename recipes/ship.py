@@ -1,6 +1,6 @@
 """Make a run one of the models that the package ships: its weights, and a card with its figures on both splits.
 
-speechrnn evaluate RUN --data CORPUS --allow-partial --false-alarms-per-hour 2 --noise --split validation --report RUN/validation
+speechrnn evaluate RUN --data CORPUS --allow-partial --false-alarms-per-hour 3 --noise --split validation --report RUN/validation
 speechrnn evaluate RUN --data CORPUS --allow-partial --streamed --noise --split testing --report RUN/testing
 python recipes/ship.py RUN base
 """

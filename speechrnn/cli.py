@@ -508,7 +508,7 @@ def _parser() -> argparse.ArgumentParser:
         "--false-alarms-per-hour",
         type=float,
         metavar="N",
-        help="choose each word's threshold so that the stream has no more, and keep it in the model folder for `transcribe`",
+        help="choose the threshold so that the stream has no more, and keep it in the model folder for `transcribe`",
     )
     this.add_argument(
         "--noise",

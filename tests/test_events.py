@@ -260,7 +260,7 @@ def heard_levels(spoken: list[tuple[float, str, float]], hours: float) -> Heard:
 
 @pytest.fixture(scope="module")
 def scene() -> tuple[Heard, list[Word]]:
-    """Two hours: "yes" is sure, its false alarms are not; "no" is less sure than its many false alarms."""
+    """Two hours: "yes" is sure, its false alarms are not; "no" is less sure than some of its false alarms."""
     spoken = [(10.0 + 5 * i, "yes", 0.8 + 0.001 * i) for i in range(100)]
     spoken += [(1_000.0 + 5 * i, "no", 0.7 + 0.001 * i) for i in range(100)]
     truth = [word(middle, label) for middle, label, _ in spoken]
@@ -277,22 +277,15 @@ def test_lower_thresholds_miss_fewer_words_and_give_more_false_alarms(scene):
     assert misses[0] == 0 and misses[-1] == 1 and alarms[0] == 19 and alarms[-1] == 0
 
 
-def test_chosen_thresholds_keep_the_false_alarms_allowed_and_differ_by_word(scene):
+def test_chosen_threshold_is_the_lowest_that_keeps_the_false_alarms_allowed(scene):
     heard, truth = scene
-    for allowed in (0.5, 1.0, 2.0):
-        chosen = choose_thresholds(heard, truth, allowed)
-        found = report(heard, truth, chosen).scores
-        assert found["all"].false_alarms_per_hour <= allowed
-        assert found["yes"].hits == 100 and found["yes"].false_alarms == 0
-        assert 0.5 < chosen["yes"] <= 0.8
-    assert choose_thresholds(heard, truth, 2.0)["no"] < choose_thresholds(heard, truth, 0.5)["no"]
-
-
-def test_chosen_thresholds_miss_no_more_than_one_for_all_words(scene):
-    heard, truth = scene
-    found = report(heard, truth, choose_thresholds(heard, truth, 1.0)).scores["all"]
-    one = min(s["all"].miss_rate for _, s in report(heard, truth, {}).curve if s["all"].false_alarms_per_hour <= 1.0)
-    assert found.miss_rate <= one
+    curve = report(heard, truth, {}).curve
+    for allowed in (0.5, 1.0, 2.0, 9.5):
+        (chosen,) = set(choose_thresholds(heard, truth, allowed).values())
+        rates = {level: scores["all"].false_alarms_per_hour for level, scores in curve}
+        assert rates[chosen] <= allowed
+        assert all(rate > allowed for level, rate in rates.items() if level < chosen)
+    assert choose_thresholds(heard, truth, 9.5)["no"] < choose_thresholds(heard, truth, 0.5)["no"]
 
 
 def test_recording_too_short_for_one_false_alarm_is_refused(scene):
