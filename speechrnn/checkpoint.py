@@ -104,7 +104,8 @@ def load(name_or_folder: str | Path | None = None) -> Model:
         shape = ModelConfig(**{**config["model"], "labels": tuple(config["model"]["labels"])})
         with torch.device("meta"):
             model = Model(shape)
-        model.load_state_dict(load_tensors(data), assign=True)
+        # Copied, so that each begins at an address that fits the processor's registers; in the file they begin anywhere.
+        model.load_state_dict({name: tensor.clone() for name, tensor in load_tensors(data).items()}, assign=True)
     except (SafetensorError, KeyError, RuntimeError, TypeError) as error:
         first = str(error).splitlines()[0]
         raise ValueError(

@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # a file's name need not be UTF-8
     command: Callable[[argparse.Namespace], int] = options.command
+    if command in (train, evaluate):
+        _tell_of_backends()
     try:
         status = command(options)
         sys.stdout.flush()  # here, where an error is caught
@@ -50,6 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(_one_line(error), 2)
     except (OSError, ValueError, RuntimeError) as error:
         return _fail(_one_line(error))
+
+
+def _tell_of_backends() -> None:
+    """Print which way the recurrences are computed, when `auto` decides."""
+    import logging
+
+    log = logging.getLogger("speechrnn")
+    log.setLevel(logging.INFO)
+    log.handlers = [logging.StreamHandler()]  # on what is stderr now
 
 
 def download(options: argparse.Namespace) -> int:
@@ -386,6 +397,25 @@ def _print_json(options: argparse.Namespace, heard: "list[tuple[str, Detection]]
         print(json.dumps([entry(word, path) for path, word in heard], indent=2))
 
 
+def bench(options: argparse.Namespace) -> int:
+    """Time the recurrence beside other ways to compute it, inference, and a training step."""
+    from speechrnn import bench, plots
+    from speechrnn.evaluation import markdown
+
+    cases, missing = bench.stacks(options.hidden, options.batch, options.steps)
+    for line in missing:
+        print(f"not measured: {line}", file=sys.stderr)
+    passes = {"Forward": False, "Forward and backward": True}
+    sections = {f"{name}, {bench.LAYERS} layers": bench.stack_rows(cases, backward) for name, backward in passes.items()}
+    sections |= {"Inference with `base`": bench.inference_rows(), "Training `base`": bench.training_rows()}
+    print(f"{bench.machine()}.")
+    for title, rows in sections.items():
+        print(f"\n### {title}\n\n{markdown(rows)}")
+    if options.plot:
+        plots.save(plots.speed(cases, bench.machine()), options.plot)
+    return 0
+
+
 def info(options: argparse.Namespace) -> int:
     """Describe a model, or list the shipped ones."""
     from speechrnn import checkpoint
@@ -563,6 +593,21 @@ def _parser() -> argparse.ArgumentParser:
     add_hearing(this)
     this.add_argument("-v", "--verbose", action="store_true", help="say at the end what was done to the sound")
     this.set_defaults(files=["microphone"], plot=None)
+
+    this = add(
+        bench,
+        "time the recurrence beside nn.RNN and other ways to compute it, inference, and a training step",
+        "Prints tables as Markdown. On the GPU if there is one, else on the CPU: 40 minutes, with these sizes three:\n\n"
+        "  speechrnn bench --hidden 96 --batch 128 --steps 33",
+    )
+    for name, sizes, what in (
+        ("hidden", (64, 128, 192, 256), "units H"),
+        ("batch", (64, 256, 1024, 4096), "clips B"),
+        ("steps", (50, 100), "steps T"),
+    ):
+        said = f"{what} (default: {' '.join(map(str, sizes))})"
+        this.add_argument(f"--{name}", type=_count, nargs="+", default=sizes, metavar="N", help=said)
+    this.add_argument("--plot", type=Path, metavar="OUT.png", help="draw the times too")
 
     this = add(info, "list the shipped models, or describe one: labels, size, features, training, scores")
     this.add_argument(

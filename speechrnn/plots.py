@@ -17,6 +17,7 @@ from matplotlib.ticker import AutoLocator, MaxNLocator, PercentFormatter, Scalar
 from speechrnn.audio import SAMPLE_RATE, read_wave
 
 if TYPE_CHECKING:
+    from speechrnn.bench import Case
     from speechrnn.evaluation import Report
     from speechrnn.events import StreamReport
     from speechrnn.model import Model
@@ -419,4 +420,33 @@ def noise(rates: Mapping[str, float], title: str) -> Figure:
         axes.set(xlabel="ratio of word to noise, dB", ylabel="words heard right", title=title, ylim=(None, 1))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.legend(fontsize=7)
+    return figure
+
+
+def speed(cases: "Sequence[Case]", title: str) -> Figure:
+    """Microseconds of a step of a layer, forward and backward, against the batch, for the longest T; panels by H and dtype."""
+    longest = max(case.steps for case in cases)
+    shown = [case for case in cases if case.backward and case.steps == longest]
+    dtypes, hidden = (list(dict.fromkeys(getattr(case, name) for case in shown)) for name in ("dtype", "hidden"))
+    ways = sorted(dict.fromkeys(way for case in shown for way in case.seconds), key=lambda way: way != "ours")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(2.4 * len(hidden) + 1.4, 2.3 * len(dtypes) + 0.8), layout="constrained")
+        figure.suptitle(title)
+        axes = figure.subplots(len(dtypes), len(hidden), squeeze=False, sharex=True, sharey="row")
+        for row, dtype in zip(axes, dtypes, strict=True):
+            row[0].set_ylabel(f"{dtype}, µs a step and layer")
+            for axis, units in zip(row, hidden, strict=True):
+                here = [case for case in shown if (case.dtype, case.hidden) == (dtype, units)]
+                for way, colour in zip(ways, COLOURS, strict=False):
+                    points = [(case.batch, case.microseconds(way)) for case in here if way in case.seconds]
+                    style = {"linewidth": 2.2, "zorder": 3} if way == "ours" else {"linewidth": 1.2}
+                    axis.plot(*zip(*points, strict=True), marker=".", color=colour, label=way, **style)
+                floor = [case.microseconds("floor") for case in here]
+                axis.plot([case.batch for case in here], floor, color="#999999", linestyle=":", label="floor")
+                axis.set(xscale="log", yscale="log", title=f"H = {units}", xticks=[case.batch for case in here])
+                axis.xaxis.set_major_formatter(ScalarFormatter())
+                axis.minorticks_off()
+        for axis in axes[-1]:
+            axis.set_xlabel("clips in a batch")
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(ways) + 1)
     return figure

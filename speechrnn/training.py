@@ -42,6 +42,7 @@ from speechrnn.evaluation import Report, evaluate_clips, evaluate_stream
 from speechrnn.features import Mfcc
 from speechrnn.gradients import GradientFlow
 from speechrnn.model import Model, ModelConfig, pool
+from speechrnn.recurrence import Backend
 
 FEATURE_BATCH = 256
 FRONT_END = ("window_ms", "hop_ms", "fft_size", "mel_low_hz", "mel_high_hz", "mel_bands", "log_floor", "stack")
@@ -65,6 +66,7 @@ class Training(LightningModule):
         teacher: a model whose answers are learned beside the labels (Hinton, Vinyals and Dean 2015, arXiv 1503.02531), as a
             shipped name or a folder; its labels and mel frames must be those of this model.
         teacher_share: share of the loss that is the teacher's.
+        backend: how the recurrences are computed, see `Recurrence`: auto, torch, in_place, triton or loop.
         augmentation: how far training clips differ from the recorded ones.
         **model: shape and features, see `ModelConfig`.
     """
@@ -81,11 +83,13 @@ class Training(LightningModule):
         start: str | None = None,
         teacher: str | None = None,
         teacher_share: float = 0.7,
+        backend: Backend = "auto",
         augmentation: Augmentation = Augmentation(),  # noqa: B008  # frozen
         **model: Any,
     ) -> None:
         super().__init__()
         self.model = Model(ModelConfig(labels=tuple(labels), **model))
+        self.model.set_backend(backend)
         self.learning_rate, self.matrix_learning_rate = learning_rate, matrix_learning_rate
         self.weight_decay, self.warm_up = weight_decay, warm_up
         self.label_smoothing, self.carry_state = label_smoothing, carry_state
@@ -136,19 +140,28 @@ class Training(LightningModule):
         trainer: Any = self.trainer
         timed = trainer.profiler.profile
         with timed("augmentation"):
-            log_mel = self.augmentation.make_strange(self.log_mel[clips].float(), targets == self.unknown)
-            log_mel = self.augmentation(log_mel, self.noise, self.model.config.log_floor)
+            log_mel = self.augmented(clips, targets)
         with timed("network"):
-            logits, hidden = self.model.from_log_mel(log_mel, self._start(len(clips)))
-            answer = self.answer(logits.float())
-            loss = cross_entropy(answer, targets, label_smoothing=self.label_smoothing)
-            if self.teacher is not None:
-                loss = (1 - self.teacher_share) * loss + self.teacher_share * self._teacher_loss(log_mel, answer)
-        self.carried = hidden.detach()
+            loss, answer = self.loss(log_mel, targets)
         self.training_accuracy(answer, targets)
         self.log("training_loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(targets))
         self.log("training_accuracy", self.training_accuracy, on_step=False, on_epoch=True, prog_bar=True)
         return loss
+
+    def augmented(self, clips: Tensor, targets: Tensor) -> Tensor:
+        """Log mel frames (B, T, M) of the training clips with these indices (B,), changed at random."""
+        log_mel = self.augmentation.make_strange(self.log_mel[clips].float(), targets == self.unknown)
+        return self.augmentation(log_mel, self.noise, self.model.config.log_floor)
+
+    def loss(self, log_mel: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss, and answer (B, C), of log mel frames (B, T, M); some clips start from what the call before left."""
+        logits, hidden = self.model.from_log_mel(log_mel, self._start(len(targets)))
+        answer = self.answer(logits.float())
+        loss = cross_entropy(answer, targets, label_smoothing=self.label_smoothing)
+        if self.teacher is not None:
+            loss = (1 - self.teacher_share) * loss + self.teacher_share * self._teacher_loss(log_mel, answer)
+        self.carried = hidden.detach()
+        return loss, answer
 
     def answer(self, logits: Tensor) -> Tensor:
         """One answer (B, C) from the logits of all steps (B, T, C)."""
@@ -213,13 +226,17 @@ class Training(LightningModule):
                 (free if parameter.ndim < 2 else blocks if "blocks" in name else decayed).append(parameter)
         return [{"params": blocks}], [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Muon (Jordan et al. 2024) and AdamW (Loshchilov and Hutter 2019), with a linear warm-up and a cosine to zero."""
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Muon (Jordan et al. 2024) for the matrices of the blocks, AdamW (Loshchilov and Hutter 2019) for the rest."""
         matrices, rest = self.optimizer_groups()
-        optimizer = _Together(
+        return _Together(
             *([torch.optim.Muon(matrices, lr=self.matrix_learning_rate, weight_decay=self.weight_decay)] if matrices else []),
             torch.optim.AdamW(rest, lr=self.learning_rate, weight_decay=self.weight_decay),
         )
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer, with a linear warm-up and a cosine to zero."""
+        optimizer = self.optimizer()
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps):
             raise ValueError("max_epochs is -1: expected a number, for the learning rate falls to 0 at the end")
@@ -429,11 +446,11 @@ def _parse(arguments: list[str], folder: Path) -> _TrainCli:
 
 
 def _require_same_recipe(recipe: str, folder: Path) -> None:
-    """A run goes on as it began: same model, data and seed. Its corpus may have moved, and the trainer may do otherwise."""
+    """A run goes on as it began: same model, data and seed. Its corpus may have moved, trainer and backend may be others."""
     kept, given = (yaml.safe_load(text) for text in ((folder / "recipe.yaml").read_text(), recipe))
     for group in ("seed_everything", "model", "data"):
         before, now = ({"": part} if not isinstance(part, dict) else part for part in (kept[group], given[group]))
-        for key in sorted({*before, *now} - {"folder", "allow_partial"}):
+        for key in sorted({*before, *now} - {"folder", "allow_partial", "backend"}):
             if before.get(key) != now.get(key):
                 raise ValueError(
                     f"{folder} was begun with {f'{group}.{key}'.rstrip('.')} {before.get(key)}, not {now.get(key)}: type that, "

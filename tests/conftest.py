@@ -1,11 +1,15 @@
 """What several test files use: a small model that was never trained, and a few recordings."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported: its kernels then run on the CPU
 
 from speechrnn import checkpoint
 from speechrnn.model import Model, ModelConfig

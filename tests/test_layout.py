@@ -15,7 +15,8 @@ ARROWS = {
     "__main__": {"cli"},
     "audio": set(),
     "features": {"audio"},
-    "recurrence": set(),
+    "recurrence": {"recurrence_triton"},
+    "recurrence_triton": set(),
     "model": {"audio", "features", "recurrence"},
     "stream": {"audio", "model"},
     "checkpoint": {"__init__", "model"},
@@ -26,12 +27,25 @@ ARROWS = {
     "events": {"audio", "data", "model", "stream"},
     "evaluation": {"audio", "checkpoint", "data", "events", "model", "plots", "stream"},
     "transcripts": {"stream"},
-    "plots": {"audio", "evaluation", "events", "model"},
+    "plots": {"audio", "bench", "evaluation", "events", "model"},
     "report": {"evaluation", "plots"},
-    "training": {"__init__", "augment", "checkpoint", "data", "evaluation", "features", "gradients", "model", "plots"},
+    "training": {
+        "__init__",
+        "augment",
+        "checkpoint",
+        "data",
+        "evaluation",
+        "features",
+        "gradients",
+        "model",
+        "plots",
+        "recurrence",
+    },
+    "bench": {"__init__", "audio", "augment", "checkpoint", "data", "model", "recurrence", "stream", "training"},
     "cli": {
         "__init__",
         "audio",
+        "bench",
         "checkpoint",
         "data",
         "download",
@@ -67,6 +81,17 @@ def test_using_a_model_needs_no_training_library():
     code = "import speechrnn, sys; speechrnn.Stream, speechrnn.load; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"pytorch_lightning", "torchaudio", "librosa", "matplotlib", "torchmetrics"} & set(loaded)
+
+
+def test_classify_loads_torch_and_what_reads_audio_and_no_more():
+    """So that the answer comes 0.2 s after torch is there; Lightning takes 5 s, librosa 3, the compiler 2."""
+    clip = PACKAGE.parent / "data" / "synthetic_commands" / "yes" / "91eb264d_nohash_0.ogg"
+    code = "import sys; from speechrnn.cli import main; main(sys.argv[1:]); print(*sys.modules)"
+    words = [sys.executable, "-c", code, "classify", str(clip)]
+    loaded = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    assert "torch" in loaded
+    heavy = {"pytorch_lightning", "torchaudio", "librosa", "matplotlib", "torchmetrics", "scipy", "triton", "torch._dynamo"}
+    assert not heavy & set(loaded)
 
 
 def test_import_of_the_package_is_light():

@@ -131,7 +131,12 @@ def test_backends_give_the_same_logits(model, wave):
         try:
             torch.testing.assert_close(model(wave)[0], fast, atol=CHUNKS, rtol=0)
         finally:
-            model.set_backend("torch")
+            model.set_backend("auto")
+
+
+def test_unknown_backend_lists_the_known_ones(model):
+    with pytest.raises(ValueError, match="backend is 'cudnn': expected one of auto, loop, torch, in_place, triton"):
+        model.set_backend("cudnn")
 
 
 def test_clips_of_a_batch_do_not_see_each_other(model, wave):
