@@ -30,7 +30,7 @@ LAYERS, INPUTS = 4, 40  # of the stack: MFCC into four plain layers, as in publi
 DTYPES = {"cpu": ("float32",), "cuda": ("float32", "tf32", "float16", "bfloat16")}
 BACKENDS: tuple[Backend, ...] = ("torch", "auto")
 RIVALS = ("nn.RNN", "nn.RNN packed", "nn.RNN by 64")
-SECONDS = 1.0  # of calls of each way, in a case; at least ROUNDS
+SECONDS = 0.3  # of calls of each way, in a case; at least ROUNDS
 ROUNDS = 3
 BLOCK_SECONDS = 0.1  # of audio that a stream gets at once
 TRAINING_BATCH = 128  # that of recipes/v2_12.yaml
@@ -75,20 +75,23 @@ def machine() -> str:
     return f"{name}; torch {torch.__version__}; {datetime.now(UTC):%Y-%m-%d}"
 
 
-def stacks(hidden: Sequence[int], batches: Sequence[int], steps: Sequence[int]) -> tuple[list[Case], list[str]]:
+def stacks(
+    hidden: Sequence[int], batches: Sequence[int], steps: Sequence[int], dtypes: Sequence[str] | None = None
+) -> tuple[list[Case], list[str]]:
     """Time every way on every size.
 
     Args:
         hidden: H, units.
         batches: B, clips.
         steps: T.
+        dtypes: of `DTYPES`; None for all of the device.
 
     Returns:
         The cases, and why some ways are missing.
     """
     on = device()
     cases, missing = [], []
-    sizes = [(dtype, h, t, b) for dtype in DTYPES[on.type] for h in hidden for t in steps for b in batches]
+    sizes = [(dtype, h, t, b) for dtype in dtypes or DTYPES[on.type] for h in hidden for t in steps for b in batches]
     limits: dict[str, tuple[float, float]] = {}
     for dtype, h, t, b in progress(sizes, "stacks"):
         if b == batches[0]:

@@ -402,7 +402,7 @@ def bench(options: argparse.Namespace) -> int:
     from speechrnn import bench, plots
     from speechrnn.evaluation import markdown
 
-    cases, missing = bench.stacks(options.hidden, options.batch, options.steps)
+    cases, missing = bench.stacks(options.hidden, options.batch, options.steps, options.dtype)
     for line in missing:
         print(f"not measured: {line}", file=sys.stderr)
     passes = {"Forward": False, "Forward and backward": True}
@@ -607,6 +607,8 @@ def _parser() -> argparse.ArgumentParser:
     ):
         said = f"{what} (default: {' '.join(map(str, sizes))})"
         this.add_argument(f"--{name}", type=_count, nargs="+", default=sizes, metavar="N", help=said)
+    dtypes = ["float32", "tf32", "float16", "bfloat16"]
+    this.add_argument("--dtype", choices=dtypes, nargs="+", help="of the numbers (default: all on a GPU, float32 on a CPU)")
     this.add_argument("--plot", type=Path, metavar="OUT.png", help="draw the times too")
 
     this = add(info, "list the shipped models, or describe one: labels, size, features, training, scores")

@@ -78,8 +78,8 @@ def test_a_way_that_fails_is_told_and_the_others_are_measured(hurried, monkeypat
         raise RuntimeError("no C++ compiler")
 
     monkeypatch.setattr(bench, "_compiled", lambda: broken)
-    cases, missing = bench.stacks([8], [2], [3])
-    assert missing[0] == f"compiled loop, {cases[0].dtype}, H 8, B 2, T 3: no C++ compiler"
+    cases, missing = bench.stacks([8], [2], [3], ["float32"])
+    assert missing[0] == "compiled loop, float32, H 8, B 2, T 3: no C++ compiler"
     assert "compiled loop" not in cases[0].seconds
     assert len(cases[0].seconds) == 5
 
