@@ -28,7 +28,6 @@ from speechrnn.training import Training
 
 LAYERS, INPUTS = 4, 40  # of the stack: MFCC into four plain layers, as in published recurrences
 DTYPES = {"cpu": ("float32",), "cuda": ("float32", "tf32", "float16", "bfloat16")}
-BACKENDS: tuple[Backend, ...] = ("torch", "auto")
 RIVALS = ("nn.RNN", "nn.RNN packed", "nn.RNN by 64")
 SECONDS = 0.3  # of calls of each way, in a case; at least ROUNDS
 ROUNDS = 3
@@ -265,9 +264,9 @@ def inference_rows(name: str = "base") -> list[list[str]]:
     torch.set_num_threads(1)
     try:
         for job, (call, seconds) in jobs.items():
-            found = times({backend: _with_backend(model, backend, call) for backend in BACKENDS}, torch.device("cpu"))
-            faster = [f"{seconds / found[backend]:.0f}" for backend in BACKENDS]
-            rows.append([job, *faster, f"{found['torch'] / found['auto']:.2f}"])
+            ways = {"nn.RNN": _with_backend(model, "torch", call), "ours": _with_backend(model, "auto", call)}
+            found = times(ways, torch.device("cpu"))
+            rows.append([job, *(f"{seconds / found[way]:.0f}" for way in ways), f"{found['nn.RNN'] / found['ours']:.2f}"])
     finally:
         torch.set_num_threads(threads)
     return rows
@@ -290,7 +289,8 @@ def training_rows(name: str = "base") -> list[list[str]]:
     optimizer = training.optimizer()
     matrices = sum(weight.numel() for weight in training.model.parameters() if weight.ndim == 2)
     operations = 6 * matrices * TRAINING_BATCH * shape.window_steps  # forward, and twice that backward
-    head = [f"a step of {TRAINING_BATCH} clips", "nn.RNN, ms", "ours, ms", "clips/s"]
+    backends: dict[str, Backend] = {"loop": "loop", "nn.RNN": "torch", "ours": "auto"}
+    head = [f"a step of {TRAINING_BATCH} clips", *(f"{name}, ms" for name in backends), "clips/s"]
     rows = [[*head, "of the speed of the network alone", "of the rate of a large product"]]
     for dtype in (torch.float32, torch.float16 if on.type == "cuda" else torch.bfloat16):
         half = torch.autocast(on.type, dtype, enabled=dtype != torch.float32)
@@ -310,13 +310,13 @@ def training_rows(name: str = "base") -> list[list[str]]:
             optimizer.step()
 
         jobs = {"network": network, "whole step": whole}
-        ways = {f"{job} {backend}": _with_backend(training.model, backend, jobs[job]) for job in jobs for backend in BACKENDS}
+        ways = {f"{job} {name}": _with_backend(training.model, backends[name], jobs[job]) for job in jobs for name in backends}
         found = times(ways, on)
         rate = product_rate(dtype, on)
         for job in jobs:
-            seconds = found[f"{job} auto"]
-            cells = [f"{1000 * found[f'{job} {backend}']:.1f}" for backend in BACKENDS]
-            cells += [f"{TRAINING_BATCH / seconds:,.0f}", f"{found['network auto'] / seconds:.0%}"]
+            seconds = found[f"{job} ours"]
+            cells = [f"{1000 * found[f'{job} {name}']:.1f}" for name in backends]
+            cells += [f"{TRAINING_BATCH / seconds:,.0f}", f"{found['network ours'] / seconds:.0%}"]
             rows.append([f"{job}, {str(dtype).removeprefix('torch.')}", *cells, f"{operations / seconds / rate:.0%}"])
     return rows
 

@@ -93,7 +93,7 @@ def test_bench_prints_tables_and_draws(hurried, tmp_path, capsys):
     rows = [line for line in printed.splitlines() if re.match(r"\| float32 \| (8|12) \| [24] \| 3 \|", line)]
     assert len(rows) == 8
     assert re.search(r"\| a stream in blocks of 100 ms \| \d+ \| \d+ \| [\d.]+ \|", printed)
-    assert re.search(r"\| whole step, float32 \| [\d.]+ \| [\d.]+ \| [\d,]+ \| \d+% \| \d+% \|", printed)
+    assert re.search(r"\| whole step, float32 \| [\d.]+ \| [\d.]+ \| [\d.]+ \| [\d,]+ \| \d+% \| \d+% \|", printed)
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
 
 
