@@ -18,12 +18,13 @@ from safetensors.torch import load_file
 from tolerances import TRAINING
 from torch import nn
 
-from speechrnn import Model, ModelConfig, checkpoint, load
+from speechrnn import Model, ModelConfig, checkpoint, load, recurrence_triton
 from speechrnn.augment import Augmentation
 from speechrnn.cli import main
 from speechrnn.data import PROTOCOLS, SILENCE, TEN_WORDS, UNKNOWN
 from speechrnn.model import pool
 from speechrnn.plots import read_metrics
+from speechrnn.recurrence import Recurrence
 from speechrnn.training import TEMPERATURE, Training, _Together
 
 ROOT = Path(__file__).parents[1]
@@ -319,6 +320,34 @@ sys.exit(main({words!r}))
 def test_impossible_settings_are_one_line(words, said, corpus, capsys):
     assert main(_words(corpus, Path("nowhere"), "--trainer.fast_dev_run", "1", *words)) == 1
     assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("backend", ["triton", "loop"])
+def test_a_run_is_computed_by_the_backend_it_names(backend, corpus, monkeypatch):
+    taken = set()
+    compute = Recurrence._compute
+
+    def watched(self, name, x, hidden):
+        taken.add(name)
+        return compute(self, name, x, hidden)
+
+    monkeypatch.setattr(Recurrence, "_compute", watched)
+    assert main(_words(corpus, Path("nowhere"), "--trainer.fast_dev_run", "1", "--model.backend", backend)) == 0
+    assert taken == {backend}
+
+
+def test_a_backend_that_cannot_run_says_why_in_one_line(corpus, capsys, monkeypatch):
+    monkeypatch.setattr(recurrence_triton, "MAX_HIDDEN", 15)
+    assert main(_words(corpus, Path("nowhere"), "--trainer.fast_dev_run", "1", "--model.backend", "triton")) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "backend 'triton' cannot run here: hidden_size is 16" in error
+    assert error.endswith("use backend 'auto' or 'torch'")
+
+
+def test_a_run_may_be_resumed_with_another_backend(corpus, tmp_path):
+    assert main(_words(corpus, tmp_path / "run", "--trainer.max_epochs", "1")) == 0
+    words = ["--trainer.max_epochs", "2", "--resume", "--model.backend", "torch"]
+    assert main(_words(corpus, tmp_path / "run", *words)) == 0
 
 
 def test_accumulated_batches_are_augmented_differently(corpus, monkeypatch):
