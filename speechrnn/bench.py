@@ -5,6 +5,7 @@ one run count: machines differ, and so does one from hour to hour. It does not k
 """
 
 import functools
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,6 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from speechrnn import checkpoint
 from speechrnn.audio import SAMPLE_RATE
 from speechrnn.augment import Augmentation
-from speechrnn.data import progress
 from speechrnn.model import CLIP_SAMPLES, Model
 from speechrnn.recurrence import Backend, in_place, loop, on_chip
 from speechrnn.stream import Stream
@@ -77,7 +77,7 @@ def machine() -> str:
 def stacks(
     hidden: Sequence[int], batches: Sequence[int], steps: Sequence[int], dtypes: Sequence[str] | None = None
 ) -> tuple[list[Case], list[str]]:
-    """Time every way on every size.
+    """Time every way on every size, and tell each on stderr as it is known.
 
     Args:
         hidden: H, units.
@@ -92,7 +92,7 @@ def stacks(
     cases, missing = [], []
     sizes = [(dtype, h, t, b) for dtype in dtypes or DTYPES[on.type] for h in hidden for t in steps for b in batches]
     limits: dict[str, tuple[float, float]] = {}
-    for dtype, h, t, b in progress(sizes, "stacks"):
+    for dtype, h, t, b in sizes:
         if b == batches[0]:
             torch._dynamo.reset()  # each H and T is compiled anew, and only a few can be kept
         _set_precision(dtype)
@@ -111,7 +111,11 @@ def stacks(
                     missing.append(f"{name}, {dtype}, H {h}, B {b}, T {t}: {' '.join(str(error).split())[:160]}")
                     del ways[name]
             floor = floor_seconds(h, b, t, backward, kind.itemsize, *limits[dtype])
-            cases.append(Case(dtype, h, b, t, backward, floor, times(ways, on)))
+            case = Case(dtype, h, b, t, backward, floor, times(ways, on))
+            cases.append(case)
+            found = ", ".join(f"{way} {case.microseconds(way):.1f}" for way in case.seconds)
+            passes = "forward and backward" if backward else "forward"
+            print(f"{dtype}, H {h}, T {t}, B {b}, {passes}: {found} µs a step and layer", file=sys.stderr)
     _set_precision("float32")
     return cases, missing
 
@@ -168,9 +172,8 @@ def _call(way: Callable[[nn.RNN, Tensor], Tensor], rnn: nn.RNN, inputs: list[Ten
 
 def times(ways: Mapping[str, Callable[[], object]], on: torch.device) -> dict[str, float]:
     """Median seconds of each call, which take turns; on a GPU by its own clock."""
-    for _ in range(2):
-        for way in ways.values():
-            way()
+    for way in ways.values():
+        way()
     found: dict[str, list[float]] = {name: [] for name in ways}
     while ways and (min(map(sum, found.values())) < SECONDS or len(next(iter(found.values()))) < ROUNDS):
         for name, way in ways.items():

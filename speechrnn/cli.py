@@ -597,7 +597,7 @@ def _parser() -> argparse.ArgumentParser:
     this = add(
         bench,
         "time the recurrence beside nn.RNN and other ways to compute it, inference, and a training step",
-        "Prints tables as Markdown. On the GPU if there is one, else on the CPU: 40 minutes, with these sizes three:\n\n"
+        "Prints tables as Markdown. On the GPU if there is one, else on the CPU: two hours, with these sizes three minutes:\n\n"
         "  speechrnn bench --hidden 96 --batch 128 --steps 33",
     )
     for name, sizes, what in (

@@ -86,7 +86,8 @@ def test_a_way_that_fails_is_told_and_the_others_are_measured(hurried, monkeypat
 
 def test_bench_prints_tables_and_draws(hurried, tmp_path, capsys):
     assert main(["bench", "--hidden", "8", "12", "--batch", "2", "4", "--steps", "3", "--plot", str(tmp_path / "bench.png")]) == 0
-    printed = capsys.readouterr().out
+    printed, told = capsys.readouterr()
+    assert len(re.findall(r"^float32, H (?:8|12), T 3, B [24], .*, ours [\d.]+ µs a step and layer$", told, re.MULTILINE)) == 8
     assert "torch 2.11" in printed.splitlines()[0]
     titles = ["Forward, 4 layers", "Forward and backward, 4 layers", "Inference with `base`", "Training `base`"]
     assert re.findall("^### (.*)", printed, re.MULTILINE) == titles

@@ -41,7 +41,7 @@ ARROWS = {
         "plots",
         "recurrence",
     },
-    "bench": {"__init__", "audio", "augment", "checkpoint", "data", "model", "recurrence", "stream", "training"},
+    "bench": {"__init__", "audio", "augment", "checkpoint", "model", "recurrence", "stream", "training"},
     "cli": {
         "__init__",
         "audio",

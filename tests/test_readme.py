@@ -44,7 +44,7 @@ def test_readme_shows_commands_output_and_python():
     assert len(PYTHON) == 3
 
 
-@pytest.mark.parametrize("page", ["README.md", "recipes/README.md", "data/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "recipes/README.md", "recipes/bench.md", "data/README.md"])
 def test_no_place_is_left_to_be_filled(page):
     assert not re.findall(r"@[A-Z]+@|[A-Z]+_TEXT", (ROOT / page).read_text())
 
