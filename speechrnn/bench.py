@@ -290,8 +290,8 @@ def training_rows(name: str = "base") -> list[list[str]]:
     targets = torch.randint(0, len(shape.labels), (TRAINING_BATCH,), device=on)
     still = training.log_mel[clips].float()
     optimizer = training.optimizer()
-    matrices = sum(weight.numel() for weight in training.model.parameters() if weight.ndim == 2)
-    operations = 6 * matrices * TRAINING_BATCH * shape.window_steps  # forward, and twice that backward
+    # A multiplication and an addition each, forward, and twice that backward.
+    operations = 6 * training.model.step_multiplications * TRAINING_BATCH * shape.window_steps
     backends: dict[str, Backend] = {"loop": "loop", "nn.RNN": "torch", "ours": "auto"}
     head = [f"a step of {TRAINING_BATCH} clips", *(f"{name}, ms" for name in backends), "clips/s"]
     rows = [[*head, "of the speed of the network alone", "of the rate of a large product"]]

@@ -181,8 +181,12 @@ class Model(nn.Module):
         feed-forward part, and head. What is done once to each number is not counted: biases, normalisations, activations, gates,
         residual paths and the pool.
         """
-        matrices = sum(parameter.numel() for parameter in self.parameters() if parameter.ndim == 2)
-        return round(SAMPLE_RATE / self.mfcc.hop * (self.mfcc.multiplications + matrices / self.config.stack))
+        return round(SAMPLE_RATE / self.mfcc.hop * (self.mfcc.multiplications + self.step_multiplications / self.config.stack))
+
+    @property
+    def step_multiplications(self) -> int:
+        """Those of the network's matrices in a step: each of their numbers is used once."""
+        return sum(parameter.numel() for parameter in self.parameters() if parameter.ndim == 2)
 
     def set_backend(self, backend: Backend) -> None:
         """Compute every recurrence with this backend, see `Recurrence`; `loop` is the equation as it is written."""
