@@ -15,7 +15,8 @@ import triton.language as tl
 from torch import Tensor
 
 MAX_HIDDEN = 256  # units: W_hh of more does not fit on a multiprocessor in half precision
-KEPT_BYTES = 128 * 1024  # of W_hh beside the states in 227 KB of shared memory; a larger one is read from the cache at each step
+SHARED_BYTES = 227 * 1024  # of shared memory that a program may have on an H100
+STATE_BYTES = 32 * 1024  # of it beside a W_hh that is kept; where that does not fit, W_hh is read from the cache at each step
 ROWS = 16  # of the batch in a program, the fewest for which a product of H100's tensor cores is made (wgmma)
 MANY_ROWS = 2048  # of the batch: from there on ROWS would make more programs than an H100 has multiprocessors (132)
 PART = 16  # columns of W_hh read at once where it is not kept; with 32, H = 256 and true float32 there were register spills
@@ -139,8 +140,8 @@ def _backward_kernel(
     tl.store(dfirst + row * HIDDEN + unit, total.to(dfirst.dtype.element_ty), inside)
 
 
-def constants(batch: int, hidden: int, dtype: torch.dtype, relu: bool) -> dict[str, object]:
-    """What the kernels are compiled for."""
+def constants(batch: int, hidden: int, dtype: torch.dtype, relu: bool, shared_bytes: int = SHARED_BYTES) -> dict[str, object]:
+    """What the kernels are compiled for, on a GPU with so much shared memory for a program."""
     width = max(16, triton.next_power_of_2(hidden))
     # True float32 has no tensor cores, and all of a kept matrix would pass through registers.
     exact = dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
@@ -149,7 +150,7 @@ def constants(batch: int, hidden: int, dtype: torch.dtype, relu: bool) -> dict[s
         "WIDTH": width,
         "ROWS": ROWS if batch <= MANY_ROWS else 2 * ROWS,
         "PART": PART,
-        "KEPT": not exact and width * width * dtype.itemsize <= KEPT_BYTES,
+        "KEPT": not exact and width * width * dtype.itemsize + STATE_BYTES <= shared_bytes,
         "RELU": relu,
         "PRECISION": "ieee" if exact else "tf32",
         "SUM": tl.float64 if dtype == torch.float64 else tl.float32,
@@ -209,7 +210,10 @@ def recurrence_backward(
 
 def _run(kernel: Any, *tensors: Tensor, relu: bool) -> None:
     batch, steps, hidden = tensors[0].shape
-    chosen = constants(batch, hidden, tensors[0].dtype, relu)
+    on = tensors[0].device
+    properties: Any = torch.cuda.get_device_properties(on) if on.type == "cuda" else None
+    shared = properties.shared_memory_per_block_optin if properties else SHARED_BYTES
+    chosen = constants(batch, hidden, tensors[0].dtype, relu, shared)
     grid = (triton.cdiv(batch, chosen["ROWS"]),)
     with torch.cuda.device_of(tensors[0]):  # Triton launches on the current GPU, whichever holds the tensors
         kernel[grid](*tensors, batch, _bound(steps), **chosen, num_warps=WARPS, num_stages=1)

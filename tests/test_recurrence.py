@@ -238,6 +238,14 @@ def test_kernels_compiled_for_an_h100_fit_its_shared_memory_and_spill_no_registe
         assert (kept == "True") == (kind == "float16" or (kind == "tf32" and hidden != "256")), what
 
 
+@pytest.mark.parametrize(("shared", "kept"), [(227, [96, 128, 256]), (163, [96, 128, 256]), (99, [96, 128])])
+def test_matrix_is_kept_where_the_shared_memory_of_the_gpu_holds_it(shared, kept):
+    """KB: of an H100, an A100, and the RTX series, where a kept one of 256 units could not be launched."""
+    from speechrnn.recurrence_triton import constants
+
+    assert [h for h in (96, 128, 256) if constants(64, h, torch.float16, False, shared * 1024)["KEPT"]] == kept
+
+
 def test_the_kernels_say_why_they_cannot_run(monkeypatch):
     from speechrnn import recurrence_triton
 
