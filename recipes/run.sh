@@ -4,7 +4,7 @@
 #   recipes/run.sh NAME [--stage N] [--stop-stage N]
 #
 #   stage 0  download the corpus and its test archive
-#   stage 1  prepare: read training and validation, check that they are complete, try one batch
+#   stage 1  prepare: read training and validation, check that they are complete, try a batch
 #   stage 2  train; goes on where an earlier run was stopped
 #   stage 3  evaluate on validation and testing
 #   stage 4  transcribe: classify clips, then find them in one recording
@@ -25,16 +25,20 @@ while (($#)); do
     *) [[ -z $name ]] || fail "one recipe at a time: got '$name' and '$1'"; name=$1; shift ;;
   esac
 done
-command -v speechrnn >/dev/null || fail "speechrnn is not installed here: type pip install -e . in the project's folder"
+command -v speechrnn >/dev/null ||
+  fail "speechrnn is not installed here: type pip install -e '.[train]' in the project's folder"
 cd "$(dirname "$0")/.."
 recipe=recipes/$name.yaml
-[[ -n $name && -f $recipe ]] || fail "no recipe '$name': expected one of $(basename -s .yaml recipes/*.yaml | xargs)"
+known=$(basename -s .yaml recipes/*.yaml | xargs)
+[[ -n $name && -f $recipe ]] || fail "no recipe '$name': expected one of $known"
 
 value() { sed -n "s/^  $1: *\([^ ]*\).*/\1/p" "$recipe"; }
 folder=$(value folder) protocol=$(value protocol) run=runs/$name
 # The official unknown words and silence of the -12 protocols are in archives of their own.
 testing=$folder archive=''
-[[ $folder$protocol == */speech_commands_v*-12 ]] && archive=${protocol%-12}-test testing=${folder/commands_v/commands_test_set_v}
+if [[ $folder$protocol == */speech_commands_v*-12 ]]; then
+  archive=${protocol%-12}-test testing=${folder/commands_v/commands_test_set_v}
+fi
 partial=()
 [[ $(value allow_partial) != true ]] || partial=(--allow-partial)
 
@@ -43,7 +47,10 @@ begin() { ((stage <= $1 && $1 <= stop_stage)) && printf '\n== stage %s: %s\n' "$
 
 if begin 0 download; then
   case $folder in
-    */speech_commands_v*) for corpus in "${protocol%-*}" $archive; do speechrnn download "$corpus" --to "${folder%/*}"; done ;;
+    */speech_commands_v*)
+      for corpus in "${protocol%-*}" $archive; do
+        speechrnn download "$corpus" --to "${folder%/*}"
+      done ;;
     *) echo "$folder: nothing to download" ;;
   esac
 fi
@@ -57,7 +64,8 @@ if begin 3 evaluate; then
   for split in validation testing; do
     corpus=$folder
     [[ $split == validation ]] || corpus=$testing
-    speechrnn evaluate "$run/model" --data "$corpus" --protocol "$protocol" --split $split "${partial[@]}" --report "$run/$split"
+    speechrnn evaluate "$run/model" --data "$corpus" --protocol "$protocol" --split $split \
+      "${partial[@]}" --report "$run/$split"
     echo
   done
 fi
@@ -68,17 +76,20 @@ import sys
 
 import numpy as np
 import soundfile
-from speechrnn.data import load_split
+from speechrnn.config import SAMPLE_RATE, words_among
+from speechrnn.corpus import load_split
 
 folder, protocol, recording = sys.argv[1:]
 clips = load_split(folder, protocol, "testing", allow_partial=True)
+words = words_among(clips.labels)
 first = {}
-for index, name in enumerate(clips.names):
-    if clips.labels[clips.targets[index]] not in ("_silence_", "_unknown_"):
-        first.setdefault(name.split("/")[0], index)
-soundfile.write(recording, np.concatenate([clips.waves[index] for index in first.values()]), 16_000)
-for index in first.values():
-    print(f"{folder}/{clips.names[index]}")
+for place, name in enumerate(clips.names):
+    if clips.labels[clips.targets[place]] in words:
+        first.setdefault(name.split("/")[0], place)
+joined = np.concatenate([clips.waves[place] for place in first.values()])
+soundfile.write(recording, joined, SAMPLE_RATE)
+for place in first.values():
+    print(f"{folder}/{clips.names[place]}")
 PYTHON
   )
   mapfile -t clips <<<"$joined"

@@ -1,22 +1,54 @@
 """Spoken command recognition with vanilla recurrent networks."""
 
-import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from speechrnn.checkpoint import load
-    from speechrnn.evaluation import Report, evaluate
-    from speechrnn.model import Model, ModelConfig, Prediction
-    from speechrnn.stream import Detection, Stream
+    from speechrnn.detection import Detection
+    from speechrnn.recogniser import Listener, Prediction, Recogniser
 
-__version__ = "0.1.0"
-__all__ = ["Detection", "Model", "ModelConfig", "Prediction", "Report", "Stream", "__version__", "evaluate", "load"]
+__version__ = "0.2.0"
+__all__ = ["Detection", "Listener", "Prediction", "Recogniser", "__version__", "load"]
 
-_HOME = {"load": "checkpoint", "Stream": "stream", "Detection": "stream", "Report": "evaluation", "evaluate": "evaluation"}
+
+def load(
+    name_or_folder: str | Path | None = None, backend: str = "numpy", device: str = "cpu"
+) -> "Recogniser":
+    """A model, ready to recognise words.
+
+    Args:
+        name_or_folder: a shipped model's name, a model folder, or a run folder with `model/` in it;
+            None for the shipped default, `base`.
+        backend: what computes it: `numpy`, or `torch` (needs the extra `train`).
+        device: for `torch`: `cpu`, `cuda`, ...
+
+    Raises:
+        FileNotFoundError: if there is no such model, or a file of it is missing.
+        ModuleNotFoundError: if `torch` was asked for and is not installed.
+        ValueError: if a file is damaged or of another version, or the backend is not known, or does
+            not run on the device.
+    """
+    from speechrnn.folder import read_folder
+    from speechrnn.network import Network
+    from speechrnn.recogniser import Recogniser
+
+    folder = read_folder(name_or_folder)
+    if backend == "torch":
+        from speechrnn.model import Model, TorchRuntime
+
+        return Recogniser(TorchRuntime(Model.load(folder.path).to(device)), folder.thresholds)
+    if backend != "numpy":
+        raise ValueError(f"backend is {backend!r}: expected numpy or torch")
+    if device != "cpu":
+        raise ValueError(f"backend numpy runs on the cpu, not on {device!r}: type backend='torch'")
+    return Recogniser(Network(folder.config, folder.weights()), folder.thresholds)
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: `speechrnn --help` must not wait for torch."""
+    """Import a public class when it is first used: `speechrnn --help` must not wait for NumPy."""
+    import importlib
+
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"speechrnn.{_HOME.get(name, 'model')}"), name)
+    home = "detection" if name == "Detection" else "recogniser"
+    return getattr(importlib.import_module(f"speechrnn.{home}"), name)

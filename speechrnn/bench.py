@@ -1,30 +1,38 @@
-"""How fast the recurrence is beside other ways to compute it, and what of it reaches a user: inference and a training step.
+"""How fast the recurrence is beside other ways to compute it, and what a user notices of it.
 
-In: sizes. Out: tables of times, each the median of calls that take turns with those they are compared with. Only the ratios of
-one run count: machines differ, and so does one from hour to hour. It does not know pictures (plots).
+In: sizes. Out: tables of times, each the median of calls that take turns with those they are
+compared with. Only the ratios of one run count: machines differ, and so does one from hour to hour.
+It draws nothing.
 """
 
 import functools
+import os
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+import soundfile
 import torch
-import yaml
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from speechrnn import checkpoint
-from speechrnn.audio import SAMPLE_RATE
-from speechrnn.augment import Augmentation
-from speechrnn.model import CLIP_SAMPLES, Model
+from speechrnn.audio import read_wave
+from speechrnn.config import CLIP_SAMPLES, SAMPLE_RATE
+from speechrnn.folder import read_folder
+from speechrnn.model import Model, TorchRuntime, best_device
+from speechrnn.network import Network
+from speechrnn.recogniser import Recogniser
 from speechrnn.recurrence import Backend, in_place, loop, on_chip
-from speechrnn.stream import Stream
-from speechrnn.training import Training
+from speechrnn.training.module import Training
 
 LAYERS, INPUTS = 4, 40  # of the stack: MFCC into four plain layers, as in published recurrences
 DTYPES = {"cpu": ("float32",), "cuda": ("float32", "tf32", "float16", "bfloat16")}
@@ -32,7 +40,20 @@ RIVALS = ("nn.RNN", "nn.RNN packed", "nn.RNN by 64")
 SECONDS = 0.3  # of calls of each way, in a case; at least ROUNDS
 ROUNDS = 3
 BLOCK_SECONDS = 0.1  # of audio that a stream gets at once
+CLIPS = 64  # that are classified together
+STREAM_SECONDS = 4
 TRAINING_BATCH = 128  # that of recipes/v2_12.yaml
+PROCESSES = 5  # of each kind that are started
+# Run by a small process of its own: a child's peak of memory is never below its parent's.
+START = """
+import os, sys, time
+begin = time.perf_counter()
+quiet = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+child = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=quiet)
+_, status, used = os.wait4(child, 0)
+print(time.perf_counter() - begin, used.ru_maxrss)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
 
 
 @dataclass(frozen=True)
@@ -63,21 +84,34 @@ class Case:
         return 1e6 * seconds / (self.steps * LAYERS)
 
 
-def device() -> torch.device:
-    """The GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def machine() -> str:
     """What was measured on, with which versions, and when."""
-    name = torch.cuda.get_device_name() if device().type == "cuda" else f"{_processor()}, {torch.get_num_threads()} threads"
-    return f"{name}; torch {torch.__version__}; {datetime.now(UTC):%Y-%m-%d}"
+    if best_device().type == "cuda":
+        name = torch.cuda.get_device_name()
+    else:
+        name = f"{_processor()}, {torch.get_num_threads()} threads"
+    versions = f"torch {torch.__version__}; NumPy {np.__version__}"
+    return f"{name}; {versions}; {datetime.now(UTC):%Y-%m-%d}"
+
+
+def tables(cases: Sequence[Case]) -> dict[str, list[list[str]]]:
+    """Every table by its title: of the cases, and of what is timed for it here."""
+    return {
+        f"Forward, {LAYERS} layers": stack_rows(cases, backward=False),
+        f"Forward and backward, {LAYERS} layers": stack_rows(cases, backward=True),
+        "Inference with `base`": inference_rows(),
+        "Start-up": start_rows(),
+        "Training with the shape of `base`": training_rows(),
+    }
 
 
 def stacks(
-    hidden: Sequence[int], batches: Sequence[int], steps: Sequence[int], dtypes: Sequence[str] | None = None
+    hidden: Sequence[int],
+    batches: Sequence[int],
+    steps: Sequence[int],
+    dtypes: Sequence[str] | None = None,
 ) -> tuple[list[Case], list[str]]:
-    """Time every way on every size, and tell each on stderr as it is known.
+    """Time every way on every size, and print each to stderr as it is known.
 
     Args:
         hidden: H, units.
@@ -88,59 +122,81 @@ def stacks(
     Returns:
         The cases, and why some ways are missing.
     """
-    on = device()
-    cases, missing = [], []
-    sizes = [(dtype, h, t, b) for dtype in dtypes or DTYPES[on.type] for h in hidden for t in steps for b in batches]
-    limits: dict[str, tuple[float, float]] = {}
-    for dtype, h, t, b in sizes:
-        if b == batches[0]:
-            torch._dynamo.reset()  # each H and T is compiled anew, and only a few can be kept
+    on = best_device()
+    cases: list[Case] = []
+    missing: list[str] = []
+    for dtype in dtypes or DTYPES[on.type]:
         _set_precision(dtype)
         kind = torch.float32 if dtype == "tf32" else getattr(torch, dtype)
-        if dtype not in limits:
-            limits[dtype] = product_rate(kind, on), copy_rate(on)
-        torch.manual_seed(0)
-        rnn = nn.RNN(INPUTS, h, LAYERS, batch_first=True, device=on, dtype=kind)
-        inputs = [torch.randn(b, t, INPUTS, device=on, dtype=kind) for _ in range(3)]  # in turn, so that none stays in a cache
-        for backward in (False, True):
-            ways = {name: _call(way, rnn, inputs, backward) for name, way in _ways(on).items()}
-            for name in list(ways):
-                try:
-                    ways[name]()
-                except (RuntimeError, torch._dynamo.exc.TorchDynamoException) as error:  # no compiler, or a kernel's obstacle
-                    missing.append(f"{name}, {dtype}, H {h}, B {b}, T {t}: {' '.join(str(error).split())[:160]}")
-                    del ways[name]
-            floor = floor_seconds(h, b, t, backward, kind.itemsize, *limits[dtype])
-            case = Case(dtype, h, b, t, backward, floor, times(ways, on))
-            cases.append(case)
-            found = ", ".join(f"{way} {case.microseconds(way):.1f}" for way in case.seconds)
-            passes = "forward and backward" if backward else "forward"
-            print(f"{dtype}, H {h}, T {t}, B {b}, {passes}: {found} µs a step and layer", file=sys.stderr)
+        limits = product_rate(kind, on), copy_rate(on)
+        for h in hidden:
+            for t in steps:
+                torch._dynamo.reset()  # each H and T is compiled anew; only a few can be kept
+                for b in batches:
+                    size = Case(dtype, h, b, t, False, 0.0)
+                    cases += _time_size(size, kind, on, limits, missing)
     _set_precision("float32")
     return cases, missing
 
 
+def _time_size(
+    size: Case,
+    kind: torch.dtype,
+    on: torch.device,
+    limits: tuple[float, float],
+    missing: list[str],
+) -> list[Case]:
+    """The case of forward and that of forward and backward; why ways are missing is appended."""
+    h, b, t = size.hidden, size.batch, size.steps
+    torch.manual_seed(0)
+    made: Any = {"device": on, "dtype": kind}
+    rnn = nn.RNN(INPUTS, h, LAYERS, batch_first=True, **made)
+    inputs = [torch.randn(b, t, INPUTS, **made) for _ in range(3)]  # so that none stays in a cache
+    cases = []
+    for backward in (False, True):
+        ways = {name: _call(way, rnn, inputs, backward) for name, way in _ways(on).items()}
+        for name in list(ways):
+            try:
+                ways[name]()
+            except (RuntimeError, torch._dynamo.exc.TorchDynamoException) as error:
+                # There is no compiler, or a kernel cannot be run.
+                reason = " ".join(str(error).split())[:160]
+                missing.append(f"{name}, {size.dtype}, H {h}, B {b}, T {t}: {reason}")
+                del ways[name]
+        floor = floor_seconds(h, b, t, backward, kind.itemsize, *limits)
+        case = Case(size.dtype, h, b, t, backward, floor, times(ways, on))
+        cases.append(case)
+        each = ", ".join(f"{way} {case.microseconds(way):.1f}" for way in case.seconds)
+        passes = "forward and backward" if backward else "forward"
+        name = f"{size.dtype}, H {h}, T {t}, B {b}, {passes}"
+        print(f"{name}: {each} µs a step and layer", file=sys.stderr)
+    return cases
+
+
 def _ways(on: torch.device) -> dict[str, Callable[[nn.RNN, Tensor], Tensor]]:
-    def layered(equation: Callable[..., tuple[Tensor, Tensor]]) -> Callable[[nn.RNN, Tensor], Tensor]:
+    def layered(
+        equation: Callable[..., tuple[Tensor, Tensor]],
+    ) -> Callable[[nn.RNN, Tensor], Tensor]:
         def way(rnn: nn.RNN, x: Tensor) -> Tensor:
             hidden = x.new_zeros(len(x), rnn.hidden_size)
             for layer in range(rnn.num_layers):
-                weights = (getattr(rnn, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih"))
-                x, _ = equation(x, hidden, *weights)
+                names = (f"{name}_l{layer}" for name in ("weight_ih", "weight_hh", "bias_ih"))
+                x, _ = equation(x, hidden, *(getattr(rnn, name) for name in names))
             return x
 
         return way
 
     def packed(rnn: nn.RNN, x: Tensor) -> Tensor:
         lengths = torch.full((len(x),), x.shape[1])
-        return pad_packed_sequence(rnn(pack_padded_sequence(x, lengths, batch_first=True))[0], batch_first=True)[0]
+        states = rnn(pack_padded_sequence(x, lengths, batch_first=True))[0]
+        return pad_packed_sequence(states, batch_first=True)[0]
 
     def chunked(rnn: nn.RNN, x: Tensor) -> Tensor:
         return torch.cat([rnn(part)[0] for part in x.tensor_split(tuple(range(64, len(x), 64)))])
 
     rivals = dict(zip(RIVALS, (lambda rnn, x: rnn(x)[0], packed, chunked), strict=True))
-    ours = on_chip if on.type == "cuda" else in_place
-    return {"loop": layered(loop), **rivals, "compiled loop": layered(_compiled()), "ours": layered(ours)}
+    ours = layered(on_chip if on.type == "cuda" else in_place)
+    return {"loop": layered(loop), **rivals, "compiled loop": layered(_compiled()), "ours": ours}
 
 
 @functools.cache
@@ -148,7 +204,9 @@ def _compiled() -> Callable[..., Any]:
     return torch.compile(loop, dynamic=True)  # for any B
 
 
-def _call(way: Callable[[nn.RNN, Tensor], Tensor], rnn: nn.RNN, inputs: list[Tensor], backward: bool) -> Callable[[], None]:
+def _call(
+    way: Callable[[nn.RNN, Tensor], Tensor], rnn: nn.RNN, inputs: list[Tensor], backward: bool
+) -> Callable[[], None]:
     # nn.RNN's second biases are zero here and not trained, as in `Recurrence`.
     trained = [weight for name, weight in rnn.named_parameters() if "bias_hh" not in name]
     for name, weight in rnn.named_parameters():
@@ -174,13 +232,13 @@ def times(ways: Mapping[str, Callable[[], object]], on: torch.device) -> dict[st
     """Median seconds of each call, which take turns; on a GPU by its own clock."""
     for way in ways.values():
         way()
-    found: dict[str, list[float]] = {name: [] for name in ways}
-    while ways and (min(map(sum, found.values())) < SECONDS or len(next(iter(found.values()))) < ROUNDS):
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    rounds = 0
+    while ways and rounds < 100 and (min(map(sum, taken.values())) < SECONDS or rounds < ROUNDS):
         for name, way in ways.items():
-            found[name].append(_seconds(way, on))
-        if len(next(iter(found.values()))) >= 100:
-            break
-    return {name: median(seconds) for name, seconds in found.items()}
+            taken[name].append(_seconds(way, on))
+        rounds += 1
+    return {name: median(seconds) for name, seconds in taken.items()}
 
 
 def _seconds(way: Callable[[], object], on: torch.device) -> float:
@@ -212,14 +270,31 @@ def copy_rate(on: torch.device) -> float:
 
 
 def floor_seconds(
-    hidden: int, batch: int, steps: int, backward: bool, bytes_each: int, operations: float, bandwidth: float
+    hidden: int,
+    batch: int,
+    steps: int,
+    backward: bool,
+    bytes_each: int,
+    operations: float,
+    bandwidth: float,
 ) -> float:
-    """The time of the stack's products at a rate, or of its memory traffic at another, whichever is longer.
+    """The time of the stack's products, or that of its memory traffic, whichever is longer.
 
-    Traffic of a layer, in passes over (B, T, H): forward, z is written and read, h is written, and read by the next layer;
-    backward, h and its gradient are read and dz is written, dz is read and dx written, and dz, x and h are read for the weights.
+    Traffic of a layer, in passes over (B, T, H): forward, z is written and read, h is written, and
+    read by the next layer; backward, h and its gradient are read and dz is written, dz is read and
+    dx written, and dz, x and h are read for the weights.
+
+    Args:
+        hidden: H.
+        batch: B.
+        steps: T.
+        backward: forward and backward, or forward alone.
+        bytes_each: of a number.
+        operations: floating-point operations a second.
+        bandwidth: bytes a second.
     """
-    products = 2 * batch * steps * hidden * (INPUTS + hidden + (LAYERS - 1) * 2 * hidden) * (3 if backward else 1)
+    matrices = hidden * (INPUTS + hidden + (LAYERS - 1) * 2 * hidden)
+    products = 2 * batch * steps * matrices * (3 if backward else 1)
     passes = LAYERS * (11 if backward else 4)
     return max(products / operations, passes * batch * steps * hidden * bytes_each / bandwidth)
 
@@ -227,104 +302,191 @@ def floor_seconds(
 def stack_rows(cases: Sequence[Case], backward: bool) -> list[list[str]]:
     """A table: microseconds of a step of a layer each way, and what ours reaches."""
     ways = list(dict.fromkeys(way for case in cases for way in case.seconds))
-    head = ["numbers", "H", "B", "T", *(f"{way}, µs" for way in ways), "clips/s", "of the floor", "faster than the best nn.RNN"]
-    rows = [head]
+    reached = ["clips/s", "of the floor", "faster than the best nn.RNN"]
+    rows = [["numbers", "H", "B", "T", *(f"{way}, µs" for way in ways), *reached]]
     for case in cases:
         if case.backward != backward:
             continue
         cells = [case.dtype, f"{case.hidden}", f"{case.batch:,}", f"{case.steps}"]
         cells += [f"{case.microseconds(way):.1f}" if way in case.seconds else "-" for way in ways]
-        ours = case.seconds.get("ours")
-        best = min((case.seconds[rival] for rival in RIVALS if rival in case.seconds), default=None)
-        cells += ["-"] * 3 if ours is None else [f"{case.batch / ours:,.0f}", f"{case.floor / ours:.0%}"]
-        if ours is not None:
-            cells.append("-" if best is None else f"{best / ours:.2f}")
-        rows.append(cells)
+        if (ours := case.seconds.get("ours")) is None:
+            rows.append([*cells, "-", "-", "-"])
+            continue
+        rivals = [case.seconds[rival] for rival in RIVALS if rival in case.seconds]
+        faster = f"{min(rivals) / ours:.2f}" if rivals else "-"
+        rows.append([*cells, f"{case.batch / ours:,.0f}", f"{case.floor / ours:.0%}", faster])
     return rows
 
 
+def panels(
+    cases: Sequence[Case],
+) -> dict[tuple[str, int], dict[str, list[tuple[int, float]]]]:
+    """What `plots.speed` draws: forward and backward, for the longest T."""
+    longest = max(case.steps for case in cases)
+    shown: dict[tuple[str, int], dict[str, list[tuple[int, float]]]] = {}
+    for case in cases:
+        if case.backward and case.steps == longest:
+            panel = shown.setdefault((case.dtype, case.hidden), {})
+            for way in (*case.seconds, "floor"):
+                panel.setdefault(way, []).append((case.batch, case.microseconds(way)))
+    return shown
+
+
 def inference_rows(name: str = "base") -> list[list[str]]:
-    """A table: how much faster than real time one CPU core hears, features included, by `nn.RNN` and by ours."""
-    model = checkpoint.load(name)
-    torch.manual_seed(0)
-    audio = torch.randn(4 * CLIP_SAMPLES).numpy() * 0.05
-    block = round(BLOCK_SECONDS * SAMPLE_RATE)
-    blocks = [audio[start : start + block] for start in range(0, len(audio), block)]
-
-    def stream() -> None:
-        hearing = Stream(model)
-        for block in blocks:
-            hearing.push(block)
-
-    jobs: dict[str, tuple[Callable[[], object], float]] = {
-        "64 clips at once (`classify FOLDER`)": (lambda: model.classify_waves([audio[:CLIP_SAMPLES]] * 64), 64.0),
-        "one clip": (lambda: model.classify_waves([audio[:CLIP_SAMPLES]]), 1.0),
-        "a stream in blocks of 100 ms": (stream, len(audio) / SAMPLE_RATE),
-        "its words (`transcribe`), likewise": (lambda: list(Stream(model).detect(blocks)), len(audio) / SAMPLE_RATE),
+    """A table: how much faster than real time one CPU core recognises, features included."""
+    folder, model = read_folder(name), Model.load(name)
+    recognisers = {
+        "torch, nn.RNN": Recogniser(TorchRuntime(model), folder.thresholds),
+        "torch": Recogniser(TorchRuntime(model), folder.thresholds),
+        "NumPy": Recogniser(Network(folder.config, folder.weights()), folder.thresholds),
     }
-    rows = [["one core", "nn.RNN, times real time", "ours, times real time", "ratio"]]
+    backends: dict[str, Backend] = {"torch, nn.RNN": "torch"}
+    random = np.random.default_rng(0)
+    audio = (0.05 * random.standard_normal(STREAM_SECONDS * SAMPLE_RATE)).astype(np.float32)
+    head = [f"{way}, times real time" for way in recognisers]
+    rows = [["one core", *head, "NumPy faster than torch"]]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for job, (call, seconds) in jobs.items():
-            ways = {"nn.RNN": _with_backend(model, "torch", call), "ours": _with_backend(model, "auto", call)}
-            found = times(ways, torch.device("cpu"))
-            rows.append([job, *(f"{seconds / found[way]:.0f}" for way in ways), f"{found['nn.RNN'] / found['ours']:.2f}"])
+        with tempfile.TemporaryDirectory() as place, threadpool_limits(1, "blas"):
+            for job, (seconds, work) in _jobs(audio, Path(place)).items():
+                ways = {
+                    way: _with_backend(
+                        model, backends.get(way, "auto"), functools.partial(work, recogniser)
+                    )
+                    for way, recogniser in recognisers.items()
+                }
+                taken = times(ways, torch.device("cpu"))
+                cells = [f"{seconds / taken[way]:.0f}" for way in ways]
+                rows.append([job, *cells, f"{taken['torch'] / taken['NumPy']:.2f}"])
     finally:
         torch.set_num_threads(threads)
     return rows
 
 
-def training_rows(name: str = "base") -> list[list[str]]:
-    """A table: a training step of a shipped model's recipe, its network alone, and both against a large matrix product."""
-    on = device()
-    recipe = yaml.safe_load(checkpoint.read_config(checkpoint.model_folder(name))["training"]["recipe"])["model"]
-    shape = checkpoint.load(name).config
-    recipe = {key: value for key, value in recipe.items() if key not in ("start", "teacher")}
-    training = Training(shape.labels, **{**recipe, "augmentation": Augmentation(**recipe["augmentation"])}).to(on)
-    torch.manual_seed(0)
-    frames = shape.window_steps * shape.stack
-    training.log_mel = torch.randn(4 * TRAINING_BATCH, frames, shape.mel_bands, device=on).half()
-    training.noise = torch.randn(10_000, shape.mel_bands, device=on)
-    clips = torch.randperm(len(training.log_mel), device=on)[:TRAINING_BATCH]
-    targets = torch.randint(0, len(shape.labels), (TRAINING_BATCH,), device=on)
-    still = training.log_mel[clips].float()
-    optimizer = training.optimizer()
-    # A multiplication and an addition each, forward, and twice that backward.
-    operations = 6 * training.model.step_multiplications * TRAINING_BATCH * shape.window_steps
-    backends: dict[str, Backend] = {"loop": "loop", "nn.RNN": "torch", "ours": "auto"}
-    head = [f"a step of {TRAINING_BATCH} clips", *(f"{name}, ms" for name in backends), "clips/s"]
-    rows = [[*head, "of the speed of the network alone", "of the rate of a large product"]]
-    for dtype in (torch.float32, torch.float16 if on.type == "cuda" else torch.bfloat16):
-        half = torch.autocast(on.type, dtype, enabled=dtype != torch.float32)
+def _jobs(
+    audio: np.ndarray, folder: Path
+) -> dict[str, tuple[float, Callable[[Recogniser], object]]]:
+    """Seconds of audio of each job, and the job; the files for one are written into a folder."""
+    clip = audio[:CLIP_SAMPLES]
+    for number in range(CLIPS):
+        soundfile.write(folder / f"{number}.wav", clip, SAMPLE_RATE)
+    files = sorted(folder.iterdir())
+    size = round(BLOCK_SECONDS * SAMPLE_RATE)
+    blocks = [audio[start : start + size] for start in range(0, len(audio), size)]
+    return {
+        "one clip": (1.0, lambda recogniser: recogniser.classify_waves([clip])),
+        f"{CLIPS} clips": (CLIPS, lambda recogniser: recogniser.classify_waves([clip] * CLIPS)),
+        f"a folder of {CLIPS} files (`classify FOLDER`)": (
+            CLIPS,
+            lambda recogniser: recogniser.classify_waves([read_wave(file) for file in files]),
+        ),
+        "a stream in blocks of 100 ms, with its words": (
+            STREAM_SECONDS,
+            lambda recogniser: list(recogniser.detect(blocks)),
+        ),
+    }
 
-        def network(half: torch.autocast = half) -> None:
-            with half:
-                loss, _ = training.loss(still, targets)
-            training.zero_grad()
-            torch.autograd.backward(loss)
 
-        def whole(half: torch.autocast = half) -> None:
-            with half:
-                loss, _ = training.loss(training.augmented(clips, targets), targets)
-            training.zero_grad()
-            torch.autograd.backward(loss)
-            nn.utils.clip_grad_norm_(training.parameters(), 1.0)
-            optimizer.step()
-
-        jobs = {"network": network, "whole step": whole}
-        ways = {f"{job} {name}": _with_backend(training.model, backends[name], jobs[job]) for job in jobs for name in backends}
-        found = times(ways, on)
-        rate = product_rate(dtype, on)
-        for job in jobs:
-            seconds = found[f"{job} ours"]
-            cells = [f"{1000 * found[f'{job} {name}']:.1f}" for name in backends]
-            cells += [f"{TRAINING_BATCH / seconds:,.0f}", f"{found['network ours'] / seconds:.0%}"]
-            rows.append([f"{job}, {str(dtype).removeprefix('torch.')}", *cells, f"{operations / seconds / rate:.0%}"])
+def start_rows() -> list[list[str]]:
+    """A table: how long a process takes from its start to its end, and its peak of memory."""
+    with tempfile.TemporaryDirectory() as place:
+        clip = Path(place) / "one.wav"
+        noise = np.random.default_rng(0).uniform(-0.1, 0.1, CLIP_SAMPLES)
+        soundfile.write(clip, noise, SAMPLE_RATE)
+        jobs = {
+            "`import numpy, soundfile, soxr, safetensors`": [
+                "-c", "import numpy, soundfile, soxr, safetensors",
+            ],
+            "`speechrnn classify one.wav`": ["-m", "speechrnn", "classify", str(clip)],
+            "`import torch`": ["-c", "import torch"],
+        }  # fmt: skip
+        runs_of: dict[str, list[tuple[float, float]]] = {job: [] for job in jobs}
+        for _ in range(PROCESSES):
+            for job, words in jobs.items():
+                runs_of[job].append(_start(words))
+    seconds = {job: median(took for took, _ in runs) for job, runs in runs_of.items()}
+    first = next(iter(seconds.values()))
+    rows = [["a process", "s", "times the first", "peak of memory, MB"]]
+    for job, took in seconds.items():
+        memory = max(peak for _, peak in runs_of[job])
+        rows.append([job, f"{took:.2f}", f"{took / first:.2f}", f"{memory:.0f}"])
     return rows
 
 
-def _with_backend(model: Model, backend: Backend, call: Callable[[], object]) -> Callable[[], object]:
+def _start(words: Sequence[str]) -> tuple[float, float]:
+    """Seconds and peak of memory (MB) of a Python process with these arguments."""
+    command = [sys.executable, "-c", START, sys.executable, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
+    took, kilobytes = map(float, done.stdout.split())
+    # Linux counts in kB, macOS in bytes.
+    return took, kilobytes / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+def training_rows(name: str = "base") -> list[list[str]]:
+    """A table: a training step with the settings of `Training` and the shape of a shipped model.
+
+    It shows the whole step and its network alone, and both against a large matrix product.
+    """
+    on = best_device()
+    shape = asdict(read_folder(name).config)
+    training = Training(shape.pop("labels"), **shape).to(on)
+    config = training.model.config
+    # A multiplication and an addition each, forward, and twice that backward.
+    operations = 6 * config.step_multiplications * TRAINING_BATCH * config.window_steps
+    backends: dict[str, Backend] = {"loop": "loop", "nn.RNN": "torch", "ours": "auto"}
+    head = [f"a step of {TRAINING_BATCH} clips", *(f"{way}, ms" for way in backends), "clips/s"]
+    rows = [[*head, "of the speed of the network alone", "of the rate of a large product"]]
+    for dtype in (torch.float32, torch.float16 if on.type == "cuda" else torch.bfloat16):
+        jobs = _training_jobs(training, dtype, on)
+        ways = {
+            f"{job} {way}": _with_backend(training.model, backend, call)
+            for job, call in jobs.items()
+            for way, backend in backends.items()
+        }
+        taken = times(ways, on)
+        rate = product_rate(dtype, on)
+        for job in jobs:
+            seconds = taken[f"{job} ours"]
+            cells = [f"{1000 * taken[f'{job} {way}']:.1f}" for way in backends]
+            cells += [f"{TRAINING_BATCH / seconds:,.0f}", f"{taken['network ours'] / seconds:.0%}"]
+            kind = str(dtype).removeprefix("torch.")
+            rows.append([f"{job}, {kind}", *cells, f"{operations / seconds / rate:.0%}"])
+    return rows
+
+
+def _training_jobs(
+    training: Training, dtype: torch.dtype, on: torch.device
+) -> dict[str, Callable[[], None]]:
+    """A step's network, and the whole step, on random frames."""
+    torch.manual_seed(0)
+    config, optimizer = training.model.config, training.optimizer()
+    frames = config.window_steps * config.stack
+    log_mel = torch.randn(TRAINING_BATCH, frames, config.mel_bands, device=on)
+    training.noise = torch.randn(10_000, config.mel_bands, device=on)
+    targets = torch.randint(0, len(config.labels), (TRAINING_BATCH,), device=on)
+    half = torch.autocast(on.type, dtype, enabled=dtype != torch.float32)
+
+    def network() -> None:
+        with half:
+            loss, _ = training.loss(log_mel, targets)
+        training.zero_grad()
+        torch.autograd.backward(loss)
+
+    def whole() -> None:
+        with half:
+            loss, _ = training.loss(training.augmented(log_mel, targets), targets)
+        training.zero_grad()
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(training.parameters(), 1.0)
+        optimizer.step()
+
+    return {"network": network, "whole step": whole}
+
+
+def _with_backend(
+    model: Model, backend: Backend, call: Callable[[], object]
+) -> Callable[[], object]:
     def switched() -> object:
         model.set_backend(backend)
         return call()
@@ -339,7 +501,6 @@ def _set_precision(dtype: str) -> None:
 
 def _processor() -> str:
     import platform
-    from pathlib import Path
 
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

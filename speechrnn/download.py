@@ -1,15 +1,15 @@
-"""Fetches and unpacks the Speech Commands archives.
+"""Downloads and unpacks the Speech Commands archives.
 
-In: one of `CORPORA` and a destination folder. Out: `<destination>/<corpus.folder>`, which gets its name only when it is
-complete. A broken download goes on where it stopped, at once or in the next call; nothing is unpacked before its
-SHA-256 was compared. Progress and messages go to stderr. Two calls at the same time into one destination are not
-guarded against. Knows nothing of splits, labels or audio.
+In: one of `CORPORA` and a destination folder. Out: `<destination>/<corpus.folder>`, which gets its
+name only when it is complete. A broken download goes on where it stopped, at once or in the next
+call; nothing is unpacked before its SHA-256 was compared. Progress and messages go to stderr. Two
+calls at the same time into one destination are not guarded against. It does not know splits, labels
+or audio.
 """
 
 import gzip
 import hashlib
 import http.client
-import importlib
 import os
 import shutil
 import sys
@@ -22,19 +22,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 RETRIES = 4  # in a row without one new byte; the waits between them double from 1 s
 TIMEOUT_S = 30.0
 LONGEST_WAIT_S = 60.0  # a server that asks for more gets an error, not a command that seems to hang
 BLOCK_BYTES = 1 << 16
-# Bytes on disk for each byte of an archive. v0.02: 105829 clips (its README) of at most eight 4 KiB blocks are 3.47 GB,
-# 1.43 times the archive; the other three come to 1.42.
+# Bytes on disk for each byte of an archive. v0.02: 105,829 clips (its README) of at most eight
+# blocks of 4 KiB are 3.47 GB, 1.43 times the archive; the other three come to 1.42.
 UNPACKED_RATIO = 1.5
-# The bucket behind http://download.tensorflow.org/data/, where torchaudio and TensorFlow Datasets look, but over TLS.
+# The bucket behind http://download.tensorflow.org/data/, where torchaudio and TensorFlow Datasets
+# look, but over TLS.
 BASE_URL = "https://storage.googleapis.com/download.tensorflow.org/data"
 
 
@@ -45,12 +54,12 @@ class Corpus:
     Attributes:
         url: where a `.tar.gz` lies.
         bytes: the exact size of it.
-        sha256: in hexadecimal; None takes what torchaudio has for that file name.
+        sha256: of it, in hexadecimal digits.
     """
 
     url: str
     bytes: int
-    sha256: str | None = None
+    sha256: str
 
     @property
     def archive(self) -> str:
@@ -63,28 +72,39 @@ class Corpus:
         return self.archive.removesuffix(".tar.gz")
 
 
-# Source of sizes and SHA-256, v0.02: tensorflow/datasets, tensorflow_datasets/url_checksums/speech_commands.txt; v0.01:
-# huggingface/datasets, datasets/superb/dataset_infos.json, "ks". For the large archives both have torchaudio's SHA-256.
+# Source of sizes and SHA-256. v0.02: tensorflow/datasets,
+# tensorflow_datasets/url_checksums/speech_commands.txt; v0.01: huggingface/datasets,
+# datasets/superb/dataset_infos.json, "ks". Those of the large archives are also in torchaudio 2.11,
+# torchaudio/datasets/speechcommands.py, from which they were taken.
 CORPORA = {
-    "v2": Corpus(f"{BASE_URL}/speech_commands_v0.02.tar.gz", 2428923189),
-    "v1": Corpus(f"{BASE_URL}/speech_commands_v0.01.tar.gz", 1489096277),
+    "v2": Corpus(
+        f"{BASE_URL}/speech_commands_v0.02.tar.gz",
+        2_428_923_189,
+        "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58",
+    ),
+    "v1": Corpus(
+        f"{BASE_URL}/speech_commands_v0.01.tar.gz",
+        1_489_096_277,
+        "743935421bb51cccdb6bdd152e04c5c70274e935c82119ad7faeec31780d811d",
+    ),
     "v2-test": Corpus(
         f"{BASE_URL}/speech_commands_test_set_v0.02.tar.gz",
-        112563277,
+        112_563_277,
         "cc2a00c1147c2254e9be3fa0f779d8c17421dc349b86366567a8edfa9acd51df",
     ),
     "v1-test": Corpus(
         f"{BASE_URL}/speech_commands_test_set_v0.01.tar.gz",
-        71271436,
+        71_271_436,
         "baa084f6b62c91de660ff0588ae4dfc4e4d534aa99ac0e5f406cba75836cbd00",
     ),
 }
 
 
 def download(corpus: Corpus, destination: Path) -> Path:
-    """Fetches, checks and unpacks a corpus; does nothing when its folder is there.
+    """Download, check and unpack a corpus; does nothing when its folder is there.
 
-    The archive is deleted once it is unpacked. One that already lies in the destination is used instead of the network.
+    The archive is deleted once it is unpacked. One that already lies in the destination is used,
+    and nothing is downloaded.
 
     Args:
         corpus: one of `CORPORA`, or the like.
@@ -94,15 +114,14 @@ def download(corpus: Corpus, destination: Path) -> Path:
         The folder of the unpacked corpus.
 
     Raises:
-        OSError: no network, no such file at the server, not enough disk space. What was downloaded stays.
+        OSError: no network, no such file at the server, not enough disk space. What was downloaded
+            stays.
         ValueError: the archive is not the expected one. It is deleted.
-        RuntimeError: torchaudio no longer has the SHA-256.
     """
     folder = destination / corpus.folder
     if folder.is_dir():
-        _say(f"{folder} is already there: nothing to do")
+        _print(f"{folder} is already there: nothing to do")
         return folder
-    expected = corpus.sha256 or _sha256_in_torchaudio(corpus)
     destination.mkdir(parents=True, exist_ok=True)
     archive = destination / corpus.archive
     part = destination / f"{corpus.archive}.part"
@@ -111,33 +130,24 @@ def download(corpus: Corpus, destination: Path) -> Path:
         _fetch(corpus, part)
         part.replace(archive)
     try:
-        _check(archive, expected)
+        _check(archive, corpus.sha256)
         _unpack(archive, folder)
     except ValueError as error:
         archive.unlink()
-        raise ValueError(f"{error}; the archive is deleted, run the same command again to start afresh") from None
+        raise ValueError(
+            f"{error}; the archive is deleted, run the same command again to start afresh"
+        ) from None
     archive.unlink()
-    _say(f"{folder} is ready; its archive is deleted")
+    _print(f"{folder} is ready; its archive is deleted")
     return folder
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _sha256_in_torchaudio(corpus: Corpus) -> str | None:
-    try:
-        table = importlib.import_module("torchaudio.datasets.speechcommands")._CHECKSUMS
-    except (ImportError, AttributeError) as error:
-        raise RuntimeError(
-            f"{corpus.archive}: torchaudio has no SHA-256 to check it with ({error}), expected as in version 2.11; "
-            "type pip install torchaudio==2.11.0"
-        ) from None
-    return {url.rpartition("/")[2]: str(sha256) for url, sha256 in table.items()}.get(corpus.archive)
 
 
 def _require_space(corpus: Corpus, destination: Path, to_come: int) -> None:
@@ -169,52 +179,39 @@ def _fetch(corpus: Corpus, part: Path) -> None:
                 failures, most = (1, have) if have > most else (failures + 1, most)
                 wait_s = max(stop.wait_s, 2.0 ** (failures - 1))
                 if failures > RETRIES or wait_s > LONGEST_WAIT_S:
+                    wait = f", asks to wait {wait_s:.0f} s" if stop.wait_s else ""
                     raise ConnectionError(
-                        f"{corpus.url}: {stop}{f', asks to wait {wait_s:.0f} s' if stop.wait_s else ''}; "
-                        f"got {have} of {corpus.bytes} bytes, check the network and run the same command again to go on"
+                        f"{corpus.url}: {stop}{wait}; got {have} of {corpus.bytes} bytes, check "
+                        "the network and run the same command again to go on"
                     ) from None
-                _say(f"{corpus.archive}: {stop}; trying again in {wait_s:.0f} s")
+                _print(f"{corpus.archive}: {stop}; trying again in {wait_s:.0f} s")
                 time.sleep(wait_s)
 
 
 def _fetch_rest(corpus: Corpus, part: Path, show: Callable[[int], None]) -> None:
-    """One request for all that is missing, written to `part` as it comes.
+    """Request all that is missing, once, and write it to `part` as it comes.
 
-    No If-Range: one size and SHA-256 are right, so a file that changed at the server is refused by these in any case.
+    No If-Range: only one size and SHA-256 are right, so a file that changed at the server is
+    refused in any case.
     """
     have = _size(part) if _size(part) < corpus.bytes else 0
-    request = urllib.request.Request(corpus.url, headers={"Range": f"bytes={have}-"} if have else {})
-    try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code == 416:
-            part.unlink(missing_ok=True)
-            raise _BrokenOffError(f"HTTP 416 for a start at byte {have}, starting over") from None
-        if error.code in (429, 500, 502, 503, 504):
-            after = error.headers.get("Retry-After", "")  # in seconds; a date, its other form, counts as not given
-            raise _BrokenOffError(f"HTTP {error.code} {error.reason}", int(after) if after.isdecimal() else 0) from None
-        raise OSError(
-            f"{corpus.url}: HTTP {error.code} {error.reason}, expected the archive; "
-            f"get it elsewhere, put it at {part.with_suffix('')} and run the same command again"
-        ) from None
-    except (OSError, http.client.HTTPException) as error:
-        raise _BrokenOffError(getattr(error, "reason", error)) from None
-
-    with response:
+    with _request(corpus, part, have) as response:
         if response.status == 206:
             covers = response.headers.get("Content-Range", "")
             if not covers.startswith(f"bytes {have}-"):
                 part.unlink(missing_ok=True)
-                raise _BrokenOffError(f"asked to go on from byte {have}, got {covers!r}, starting over")
+                raise _BrokenOffError(
+                    f"asked to go on from byte {have}, got {covers!r}, starting over"
+                )
             offered = covers.rpartition("/")[2]
         else:  # the server does not know Range, or was not asked
             have = 0
             offered = response.headers.get("Content-Length", "")
         if offered.isdecimal() and int(offered) != corpus.bytes:
             raise ValueError(
-                f"{corpus.url}: the server offers {offered} bytes, expected {corpus.bytes}; "
-                "if a login page or proxy answers in its place, get past it and run the same command again"
+                f"{corpus.url}: the server offers {offered} bytes, expected {corpus.bytes}; if a "
+                "login page or proxy answers in its place, get past it and run the same command "
+                "again"
             )
         with part.open("ab" if have else "wb") as file:
             while have < corpus.bytes:
@@ -222,26 +219,54 @@ def _fetch_rest(corpus: Corpus, part: Path, show: Callable[[int], None]) -> None
                     block = response.read(min(BLOCK_BYTES, corpus.bytes - have))
                 except (OSError, http.client.HTTPException) as error:
                     raise _BrokenOffError(error) from None
-                if not block:  # http.client raises nothing where a read of a given size meets an early end
-                    raise _BrokenOffError(f"the connection ended after {have} of {corpus.bytes} bytes")
+                # http.client raises nothing where a read of a given size meets an early end.
+                if not block:
+                    message = f"the connection ended after {have} of {corpus.bytes} bytes"
+                    raise _BrokenOffError(message)
                 file.write(block)
                 have += len(block)
                 show(have)
 
 
-def _check(archive: Path, expected: str | None) -> None:
+def _request(corpus: Corpus, part: Path, have: int) -> Any:
+    """Ask for the archive from byte `have` on; gives the response."""
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    request = urllib.request.Request(corpus.url, headers=headers)
+    try:
+        return urllib.request.urlopen(request, timeout=TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 416:
+            part.unlink(missing_ok=True)
+            raise _BrokenOffError(f"HTTP 416 for a start at byte {have}, starting over") from None
+        if error.code in (429, 500, 502, 503, 504):
+            # In seconds; a date, its other form, counts as not given.
+            after = error.headers.get("Retry-After", "")
+            wait_s = int(after) if after.isdecimal() else 0
+            raise _BrokenOffError(f"HTTP {error.code} {error.reason}", wait_s) from None
+        raise OSError(
+            f"{corpus.url}: HTTP {error.code} {error.reason}, expected the archive; get it "
+            f"elsewhere, put it at {part.with_suffix('')} and run the same command again"
+        ) from None
+    except (OSError, http.client.HTTPException) as error:
+        raise _BrokenOffError(getattr(error, "reason", error)) from None
+
+
+def _check(archive: Path, expected: str) -> None:
     with archive.open("rb") as file:
-        got = hashlib.file_digest(file, "sha256").hexdigest()
-    if expected is None:
-        _say(f"{archive}: SHA-256 {got} could not be checked, no published value is known")
-    elif got != expected:
-        raise ValueError(f"{archive}: SHA-256 is {got}, expected {expected}")
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != expected:
+        raise ValueError(f"{archive}: SHA-256 is {digest}, expected {expected}")
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Unpacks beside `folder` and renames, so that `folder` never holds half a corpus."""
+    """Unpack beside `folder` and rename, so that `folder` never holds half a corpus.
+
+    The folder beside it always has the same name, so that the next call finds what one left that
+    was killed.
+    """
     unpacking = folder.with_name(f".{folder.name}.unpacking")
-    shutil.rmtree(unpacking, ignore_errors=True)  # left by a call that was killed
+    shutil.rmtree(unpacking, ignore_errors=True)
     unpacking.mkdir()
     try:
         with (
@@ -251,25 +276,38 @@ def _unpack(archive: Path, folder: Path) -> None:
             _progress(f"unpacking {archive.name}", archive.stat().st_size) as show,
         ):
             for member in tar:
-                # The data filter cuts the slash off an absolute path, and takes links that stay inside.
+                # The data filter cuts the slash off an absolute path, and takes links that stay
+                # inside.
                 if os.path.isabs(member.name) or not (member.isreg() or member.isdir()):
-                    raise tarfile.TarError(f"{member.name!r} is a link, a device or an absolute path")
+                    raise tarfile.TarError(
+                        f"{member.name!r} is a link, a device or an absolute path"
+                    )
                 tar.extract(member, unpacking, filter="data")
                 show(file.tell())
             stream.read()  # tarfile stops before the end, where gzip compares its checksum
         unpacking.rename(folder)
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"{archive}: {error}, expected a .tar.gz of files and folders within it") from None
+        raise ValueError(
+            f"{archive}: {error}, expected a .tar.gz of files and folders within it"
+        ) from None
     finally:
         shutil.rmtree(unpacking, ignore_errors=True)
 
 
 @contextmanager
 def _progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr, or a line every tenth where that is no terminal; yields what is told the bytes done so far."""
+    """Show a bar on stderr, or a line every tenth where stderr is no terminal.
+
+    Gives a function to call with the number of bytes done so far.
+    """
     console = Console(stderr=True)
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(TextColumn("{task.description}"), *columns, console=console, disable=not console.is_interactive) as progress:
+    with Progress(
+        TextColumn("{task.description}"),
+        *columns,
+        console=console,
+        disable=not console.is_interactive,
+    ) as progress:
         progress.add_task(what, total=total, completed=done)
         (task,) = progress.tasks
         tenths = 10 * done // total
@@ -280,6 +318,7 @@ def _progress(what: str, total: int, done: int = 0) -> Iterator[Callable[[int], 
             if not console.is_interactive and 10 * done // total > tenths:
                 tenths = 10 * done // total
                 left_s = task.time_remaining or 0
-                _say(f"{what}: {tenths}0 % of {decimal(total)}, {decimal(int(task.speed or 0))}/s, {left_s:.0f} s left")
+                speed = decimal(int(task.speed or 0))
+                _print(f"{what}: {tenths}0 % of {decimal(total)}, {speed}/s, {left_s:.0f} s left")
 
         yield show

@@ -1,8 +1,9 @@
-"""The vanilla recurrence: h[t] = tanh(W_ih x[t] + b + W_hh h[t-1]). The whole memory of the network is h.
+"""The vanilla recurrence: h[t] = tanh(W_ih x[t] + b + W_hh h[t-1]). All its memory is h.
 
-In: x (B, T, I) and h[-1] (B, H). Out: every h[t] (B, T, H) and the last one. All backends give the same values and gradients:
-`loop` states the equation; `torch` is `torch.nn.RNN` (cuDNN on a GPU); `in_place` is the loop with two operator calls a step, for
-CPUs; `triton` are the kernels of recurrence_triton. It does not know what x is or what is made of h.
+In: x (B, T, I) and h[-1] (B, H). Out: every h[t] (B, T, H) and the last one. All backends give the
+same values and gradients: `loop` states the equation; `torch` is `torch.nn.RNN` (cuDNN on a GPU);
+`in_place` is the loop with two operator calls a step, for CPUs; `triton` are the kernels of
+recurrence_triton. It does not know what x is, or what h is used for.
 """
 
 import functools
@@ -21,7 +22,12 @@ _fastest: dict[tuple[Any, ...], Backend] = {}  # on a GPU, as it was measured in
 
 
 def loop(
-    x: Tensor, hidden: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor, activation: Activation = "tanh"
+    x: Tensor,
+    hidden: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias: Tensor,
+    activation: Activation = "tanh",
 ) -> tuple[Tensor, Tensor]:
     """The reference: the equation, one time step after the other.
 
@@ -45,10 +51,20 @@ def loop(
 
 
 def in_place(
-    x: Tensor, hidden: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor, activation: Activation = "tanh"
+    x: Tensor,
+    hidden: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias: Tensor,
+    activation: Activation = "tanh",
 ) -> tuple[Tensor, Tensor]:
-    """What `loop` gives, in two operator calls a step where `nn.RNN` makes four: a state takes the place of its input."""
-    if torch.compiler.is_compiling():  # torch 2.11 would lose the gradient, and a compiler merges calls by itself
+    """What `loop` gives, in two operator calls a step, where `nn.RNN` makes four.
+
+    A state takes the place of its input.
+    """
+    if (
+        torch.compiler.is_compiling()
+    ):  # torch 2.11 would lose the gradient, and a compiler merges calls by itself
         return loop(x, hidden, weight_ih, weight_hh, bias, activation)
     rows, first, weight = _project(x, hidden, weight_ih, weight_hh, bias)
     if torch.is_grad_enabled():
@@ -60,7 +76,12 @@ def in_place(
 
 
 def on_chip(
-    x: Tensor, hidden: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor, activation: Activation = "tanh"
+    x: Tensor,
+    hidden: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias: Tensor,
+    activation: Activation = "tanh",
 ) -> tuple[Tensor, Tensor]:
     """What `loop` gives, by the kernels of recurrence_triton."""
     from speechrnn.recurrence_triton import recurrence
@@ -70,11 +91,15 @@ def on_chip(
     return states, states[:, -1]
 
 
-def _project(x: Tensor, hidden: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """z = W_ih x[t] + b of all steps, as rows (B T, H); h[-1] and W_hh in its type, which under autocast is half precision.
+def _project(
+    x: Tensor, hidden: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """z = W_ih x[t] + b of all steps, as rows (B T, H); h[-1] and W_hh in the type of z.
 
-    As rows, because with three dimensions `linear` takes twice as long for a few steps, and because what autograd sees changed in
-    place should be no view of something else.
+    Under autocast that is half precision.
+
+    As rows, because with three dimensions `linear` takes twice as long for a few steps, and because
+    what autograd sees changed in place should be no view of something else.
     """
     rows = nn.functional.linear(x.flatten(0, 1), weight_ih, bias)
     return rows, hidden.to(rows.dtype), weight_hh.to(rows.dtype)
@@ -90,7 +115,7 @@ def _advance(z: Tensor, first: Tensor, weight: Tensor, relu: bool) -> Tensor:
 
 
 class _InPlace(torch.autograd.Function):
-    """`_advance` of rows (B T, H), and backpropagation through time (Werbos 1990) in the same way."""
+    """`_advance` of rows (B T, H), and backpropagation through time (Werbos 1990) likewise."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, first: Tensor, weight: Tensor, relu: bool) -> Tensor:
@@ -118,18 +143,20 @@ class _InPlace(torch.autograd.Function):
 
 
 class Recurrence(nn.RNN):
-    """One vanilla recurrent layer, with the parameters of a one-layer `torch.nn.RNN` under the same names.
+    """One vanilla recurrent layer, with the parameters of a one-layer `torch.nn.RNN`.
 
-    The equation has one bias, `bias_ih_l0`; the second one of `nn.RNN`, `bias_hh_l0`, stays zero. W_hh starts as a random
-    orthogonal matrix for tanh, which keeps the length of h and of its gradient (Saxe et al. 2014; Henaff et al. 2016), and as the
-    identity for relu (Le, Jaitly and Hinton 2015, arXiv 1504.00941). W_ih starts orthogonal, b at zero.
+    The equation has one bias, `bias_ih_l0`; the second one of `nn.RNN`, `bias_hh_l0`, stays zero.
+    W_hh starts as a random orthogonal matrix for tanh, which keeps the length of h and of its
+    gradient (Saxe et al. 2014; Henaff et al. 2016), and as the identity for relu (Le, Jaitly and
+    Hinton 2015, arXiv 1504.00941). W_ih starts orthogonal, b at zero.
 
     Args:
         input_size: I, features of a frame.
         hidden_size: H, units.
         activation: tanh or relu.
-        backend: how it is computed. `auto` is `in_place` on a CPU; on a GPU `torch` or `triton`, whichever is faster in a trial
-            that the first call with each size makes. What it took is logged.
+        backend: how it is computed. `auto` is `in_place` on a CPU; on a GPU `torch` or `triton`,
+            whichever is faster in a trial that the first call with each size makes. What it took is
+            logged.
     """
 
     weight_ih_l0: nn.Parameter
@@ -137,10 +164,21 @@ class Recurrence(nn.RNN):
     bias_ih_l0: nn.Parameter
     bias_hh_l0: nn.Parameter
 
-    def __init__(self, input_size: int, hidden_size: int, activation: Activation = "tanh", backend: Backend = "auto") -> None:
-        for name, value, known in (("activation", activation, Activation), ("backend", backend, Backend)):
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        activation: Activation = "tanh",
+        backend: Backend = "auto",
+    ) -> None:
+        for name, value, known in (
+            ("activation", activation, Activation),
+            ("backend", backend, Backend),
+        ):
             if value not in get_args(known):
-                raise ValueError(f"{name} is {value!r}: expected one of {', '.join(get_args(known))}")
+                raise ValueError(
+                    f"{name} is {value!r}: expected one of {', '.join(get_args(known))}"
+                )
         self.activation: Activation = activation
         self.backend: Backend = backend
         super().__init__(input_size, hidden_size, nonlinearity=activation, batch_first=True)
@@ -148,7 +186,9 @@ class Recurrence(nn.RNN):
     def reset_parameters(self) -> None:
         """Initial weights, as the class says."""
         self.bias_hh_l0.requires_grad_(False)
-        if self.weight_hh_l0.is_meta:  # the values are about to be loaded, and a QR on `meta` takes a second to import
+        if (
+            self.weight_hh_l0.is_meta
+        ):  # the values are about to be loaded, and a QR on `meta` takes a second to import
             return
         nn.init.orthogonal_(self.weight_ih_l0)
         if self.activation == "relu":
@@ -159,14 +199,16 @@ class Recurrence(nn.RNN):
         nn.init.zeros_(self.bias_hh_l0)
 
     def forward(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """States (B, T, H) and the last one (B, H), from inputs (B, T, I) and the state before them (B, H).
+        """States (B, T, H) and the last (B, H), from inputs (B, T, I) and the state before (B, H).
 
         Raises:
             RuntimeError: if the backend was asked for by name and cannot do this.
         """
         backend = self._choose(x, hidden) if self.backend == "auto" else self.backend
         if backend == "triton" and (reason := _obstacle(self, x)):
-            raise RuntimeError(f"backend 'triton' cannot run here: {reason}; use backend 'auto' or 'torch'")
+            raise RuntimeError(
+                f"backend 'triton' cannot run here: {reason}; use backend 'auto' or 'torch'"
+            )
         return self._compute(backend, x, hidden)
 
     def _compute(self, backend: Backend, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
@@ -174,7 +216,9 @@ class Recurrence(nn.RNN):
             outputs, last = nn.RNN.forward(self, x, hidden.unsqueeze(0))
             return outputs, last.squeeze(0)
         equation = {"loop": loop, "in_place": in_place, "triton": on_chip}[backend]
-        return equation(x, hidden, self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.activation)
+        return equation(
+            x, hidden, self.weight_ih_l0, self.weight_hh_l0, self.bias_ih_l0, self.activation
+        )
 
     def _choose(self, x: Tensor, hidden: Tensor) -> Backend:
         """What `auto` takes for this input."""
@@ -187,13 +231,22 @@ class Recurrence(nn.RNN):
             return "torch"
         # Batches and lengths up to the next power of two are taken to behave alike.
         sizes = tuple(1 << (size - 1).bit_length() for size in x.shape[:2])
-        key = (x.device, _computed_in(x), self.hidden_size, self.activation, torch.is_grad_enabled(), *sizes)
+        key = (
+            x.device,
+            _computed_in(x),
+            self.hidden_size,
+            self.activation,
+            torch.is_grad_enabled(),
+            *sizes,
+        )
         if key not in _fastest:
             _fastest[key] = self._measure(x, hidden)
         return _fastest[key]
 
     def _measure(self, x: Tensor, hidden: Tensor) -> Backend:
-        what = f"batch {x.shape[0]}, {x.shape[1]} steps, {self.hidden_size} units, {_computed_in(x)}"
+        what = (
+            f"batch {x.shape[0]}, {x.shape[1]} steps, {self.hidden_size} units, {_computed_in(x)}"
+        )
         if reason := _obstacle(self, x):
             log.info("recurrence: torch (%s), for %s", reason, what)
             return "torch"
@@ -201,7 +254,13 @@ class Recurrence(nn.RNN):
         times = {name: _milliseconds(self, name, x.detach(), hidden.detach()) for name in names}
         best = min(names, key=times.__getitem__)
         said = ", ".join(f"{name} {time:.2f} ms" for name, time in times.items())
-        log.info("recurrence: %s (%s a layer), for %s on %s", best, said, what, torch.cuda.get_device_name(x.device))
+        log.info(
+            "recurrence: %s (%s a layer), for %s on %s",
+            best,
+            said,
+            what,
+            torch.cuda.get_device_name(x.device),
+        )
         return best
 
 
@@ -235,7 +294,10 @@ def _milliseconds(layer: Recurrence, backend: Backend, x: Tensor, hidden: Tensor
         begin.record()
         outputs, _ = layer._compute(backend, x, hidden)
         if outputs.requires_grad:
-            torch.autograd.grad(outputs.sum(), [x, *(weight for weight in layer.parameters() if weight.requires_grad)])
+            torch.autograd.grad(
+                outputs.sum(),
+                [x, *(weight for weight in layer.parameters() if weight.requires_grad)],
+            )
         end.record()
         end.synchronize()
         times.append(begin.elapsed_time(end))

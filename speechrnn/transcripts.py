@@ -1,9 +1,8 @@
-"""Words with times as text, in the formats of subtitles, of label tracks and of Praat; and a label track read back.
+"""Words with times as text: subtitles, label tracks, Praat; and a label track read back.
 
-In: detections, in the order of their times. Out: text, a piece a word where a format allows it, so that each can be printed as
-soon as it is sure. In formats whose players or editors want it, times do not overlap, whatever comes in.
-
-It knows nothing of audio, models or files.
+In: detections, in the order of their times. Out: text, a piece a word where a format allows it, so
+that each can be printed as soon as it is sure. In formats whose players or editors need it, times
+never overlap. It knows nothing of audio, models or files.
 """
 
 import html
@@ -13,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from speechrnn.stream import Detection
+    from speechrnn.detection import Detection
 
 FORMATS = ("tsv", "json", "jsonl", "srt", "vtt", "audacity", "textgrid")
 AT_THE_END = ("json", "textgrid")  # they hold all recordings, or say first how long one is
@@ -41,18 +40,25 @@ def lines(form: str, words: "Iterable[Detection]", path: str, named: bool = Fals
             case "srt":
                 yield f"{number}\n{_clock(start, ',')} --> {_clock(end, ',')}\n{word.label}\n"
             case "vtt":
-                yield f"{_clock(start, '.')} --> {_clock(end, '.')}\n{html.escape(word.label, quote=False)}\n"
+                label = html.escape(word.label, quote=False)
+                yield f"{_clock(start, '.')} --> {_clock(end, '.')}\n{label}\n"
             case "audacity":
                 yield f"{word.start:.6f}\t{word.end:.6f}\t{word.label}"
 
 
 def entry(word: "Detection", path: str) -> dict[str, Any]:
     """A word as JSON holds it."""
-    return {"path": path, "start": word.start, "end": word.end, "label": word.label, "score": word.score}
+    return {
+        "path": path,
+        "start": word.start,
+        "end": word.end,
+        "label": word.label,
+        "score": word.score,
+    }
 
 
 def textgrid(words: "Iterable[Detection]", seconds: float) -> str:
-    """Text of a TextGrid of Praat, in its long form: one tier of words, with empty intervals between.
+    """Text of a TextGrid of Praat, in its long form: a tier of words, empty intervals between.
 
     Args:
         words: of one recording.
@@ -115,14 +121,15 @@ def read_labels(text: str, name: str) -> list[tuple[float, float, str]]:
             times = math.nan, math.nan
         if not 0 <= times[0] <= times[1] < math.inf:
             raise ValueError(
-                f"{name}, line {number}: {line!r}; expected start TAB end TAB label, in seconds, as Audacity exports labels"
+                f"{name}, line {number}: {line!r}; expected start TAB end TAB label, in seconds, "
+                "as Audacity exports labels"
             )
         found.append((*times, label.strip()))
     return found
 
 
 def _in_turn(words: "Iterable[Detection]") -> "Iterator[tuple[int, int, Detection]]":
-    """Start and end (ms) of each word, none before the end of the one before, and each word; none is empty."""
+    """Start and end (ms) of each word, none empty or before the last one's end; and the word."""
     free = 0
     for word in words:
         start = max(free, round(1000 * word.start))

@@ -1,4 +1,4 @@
-"""Compile the kernels for an H100, without one, and print a line for each: which, and what it takes of the multiprocessor."""
+"""Compile the kernels for an H100, without one; print what each takes of a multiprocessor."""
 
 import subprocess
 import tempfile
@@ -14,7 +14,11 @@ POINTERS = {
     kernels._forward_kernel: ("z", "first", "weight", "states"),
     kernels._backward_kernel: ("gradient", "states", "weight", "dz", "dfirst"),
 }
-KINDS = {"float32": (torch.float32, "fp32"), "tf32": (torch.float32, "fp32"), "float16": (torch.float16, "fp16")}
+KINDS = {
+    "float32": (torch.float32, "fp32"),
+    "tf32": (torch.float32, "fp32"),
+    "float16": (torch.float16, "fp16"),
+}
 
 for kind, (dtype, name) in KINDS.items():
     torch.set_float32_matmul_precision("high" if kind == "tf32" else "highest")
@@ -34,8 +38,23 @@ for kind, (dtype, name) in KINDS.items():
                 with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
                     file.write(made.asm["cubin"])
                     file.flush()
-                    command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
-                    used = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+                    command = [
+                        triton.knobs.nvidia.cuobjdump.path,
+                        "--dump-resource-usage",
+                        file.name,
+                    ]
+                    used = subprocess.run(
+                        command, capture_output=True, text=True, check=True
+                    ).stdout
                 stack = used.split("STACK:")[1].split()[0]
                 tensor_cores = "wgmma.mma_async" in made.asm["ptx"]
-                print(kind, hidden, batch, kernel.__name__, chosen["KEPT"], tensor_cores, made.metadata.shared, stack)
+                print(
+                    kind,
+                    hidden,
+                    batch,
+                    kernel.__name__,
+                    chosen["KEPT"],
+                    tensor_cores,
+                    made.metadata.shared,
+                    stack,
+                )

@@ -1,20 +1,22 @@
-"""The ablation: each row is comparable with the recipe, can be trained, and is not trained twice."""
+"""The ablation: each row compares with the recipe, can be trained, and is not trained twice."""
 
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 import yaml
+from conftest import DATA, ROOT
 
-from speechrnn.augment import Augmentation
-from speechrnn.data import SILENCE, TEN_WORDS, UNKNOWN
+from speechrnn.config import SILENCE, UNKNOWN, ModelConfig
+from speechrnn.corpus import NOISE, TEN_WORDS
+from speechrnn.model import Model
+from speechrnn.training.augmentation import Augmentation
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = ROOT / "recipes"
 LABELS = (SILENCE, UNKNOWN, *TEN_WORDS)
 
 
@@ -34,7 +36,7 @@ def _parameters(row) -> int:
         **row.model,
         "augmentation": Augmentation(),
     }
-    return ablation.Variant(row, labels=LABELS, **settings).model.parameter_count
+    return ablation.parameter_count(ablation.Variant(row, labels=LABELS, **settings).model)
 
 
 @pytest.mark.parametrize("row", ablation.ROWS, ids=lambda row: row.name[:40])
@@ -52,32 +54,66 @@ def test_results_are_of_rows_that_there_are():
     assert ablation.table(results) in (RECIPES / "README.md").read_text()
 
 
-def test_rows_are_trained_once_and_told_in_a_table(tmp_path):
-    corpus = RECIPES.parent / "data" / "synthetic_commands"
-    command = [
-        sys.executable,
-        RECIPES / "ablation.py",
-        "--data",
-        corpus,
-        "--epochs",
-        "1",
-        "--results",
-        tmp_path / "results.jsonl",
-    ]
-    command += ["--rows", "GRU", "W_hh always", "no residual"]
-    for _ in range(2):
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        assert done.returncode == 0, done.stderr[-2000:]
-    results = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
-    assert [result["row"].split(",")[0] for result in results] == [
-        "W_hh always orthogonal (parametrisation",
-        "no residual paths",
-        "GRU",
-    ]
-    assert done.stdout.count("\n| ") == 3, "a line a row"
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    """A little of the synthetic corpus: few clips of each word, and its noises."""
+    folder = tmp_path_factory.mktemp("corpus")
+    (folder / NOISE).symlink_to(DATA / NOISE)
+    lists = {split: (DATA / f"{split}_list.txt").read_text() for split in ("validation", "testing")}
+    for split, names in lists.items():
+        (folder / f"{split}_list.txt").write_text(names)
+    for word in (path for path in DATA.iterdir() if path.is_dir() and path.name != NOISE):
+        (folder / word.name).mkdir()
+        names = sorted(f"{word.name}/{path.name}" for path in word.iterdir())
+        of_validation = [name for name in names if name in lists["validation"]]
+        others = [name for name in names if name not in "".join(lists.values())]
+        for name in others[:4] + of_validation[:2]:
+            (folder / name).symlink_to(DATA / name)
+    return folder
 
 
-def test_unknown_row_is_refused_with_the_names_there_are():
-    done = subprocess.run([sys.executable, RECIPES / "ablation.py", "--rows", "nothing"], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "no row begins with 'nothing'" in done.stderr and "the recipe" in done.stderr
+def run(monkeypatch, *words: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["ablation.py", *map(str, words)])
+    ablation.main()
+
+
+@pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated")  # Lightning's
+def test_rows_are_trained_once_and_told_in_a_table(corpus, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # Lightning writes it: put back after the test
+    file = tmp_path / "results.jsonl"
+    words = ["--data", corpus, "--epochs", "1", "--results", file]
+    words += ["--rows", "GRU", "W_hh always", "no residual"]
+    run(monkeypatch, *words)
+    trained = file.read_bytes()
+    capsys.readouterr()
+    run(monkeypatch, *words)
+    assert file.read_bytes() == trained, "none again"
+    assert capsys.readouterr().out.count("\n| ") == 3, "a line a row"
+    rows = [json.loads(line)["row"].split(",")[0] for line in trained.decode().splitlines()]
+    assert rows == ["W_hh always orthogonal (parametrisation", "no residual paths", "GRU"]
+
+
+def test_rows_without_a_word_are_measured_on_it(corpus, monkeypatch):
+    """The synthetic corpus has other words than the folds, so one of its own is left out."""
+    names = {path.name for path in corpus.iterdir() if path.is_dir() and path.name[0] != "_"}
+    word = min(names - set(TEN_WORDS))
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    data = ablation.Corpus(str(corpus), "v2-12", allow_partial=True)
+    data.setup("fit")
+    row = ablation.Row(13, "a row", fold=(word,), streamed=True)
+    result = ablation.measure(row, Model(ModelConfig(LABELS, hidden_size=8, layers=1)), data)
+    assert set(result["words_not_in_training"]) == {word}
+    assert 0 <= result["words_not_in_training"][word] <= 1 and 0 <= result["streamed"] <= 1
+    names = data.clips["training"].names
+    data.left_out = torch.tensor([name.startswith(f"{word}/") for name in names])
+    weights = data.weights(data.clips["training"])
+    assert data.left_out.any() and not weights[data.left_out].any()
+    assert weights.sum().item() == pytest.approx(1)
+
+
+def test_unknown_row_is_refused_with_the_names_there_are(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(monkeypatch, "--rows", "nothing")
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert "no row begins with 'nothing'" in error and "the recipe" in error

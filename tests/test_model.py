@@ -1,12 +1,13 @@
-"""The whole model: one answer however the audio is cut, and nothing in it but the equation and frame-wise parts."""
+"""The torch model: one answer however audio is cut; only the equation and frame-wise parts."""
 
 import numpy as np
 import pytest
 import torch
 from tolerances import CHUNKS
 
-from speechrnn import Model, ModelConfig
-from speechrnn.model import pool
+from speechrnn import network
+from speechrnn.config import ModelConfig
+from speechrnn.model import Model, TorchRuntime, pool
 from speechrnn.recurrence import Recurrence
 
 LABELS = ("_silence_", "_unknown_", "yes", "no", "up")
@@ -83,16 +84,24 @@ def test_no_audio_gives_no_logits(model, wave):
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_model_is_the_vanilla_equation_and_frame_wise_parts(activation, wave):
-    """The whole stack written out in NumPy from the stored weights: a gate, a look-ahead or a second memory would show."""
+    """The whole stack written out from the stored weights.
+
+    A gate, a look-ahead or a second memory would show.
+    """
     torch.manual_seed(0)
-    config = ModelConfig(labels=LABELS, hidden_size=12, layers=2, feed_forward=7, activation=activation)
+    config = ModelConfig(
+        labels=LABELS, hidden_size=12, layers=2, feed_forward=7, activation=activation
+    )
     model = Model(config).double().eval()
     w = {name: value.detach().numpy() for name, value in model.state_dict().items()}
     x = model.mfcc(wave[:1, :16_000].double())[0][0].detach().numpy()[:99].reshape(33, 120)
 
     def norm(x, name):
         centred = x - x.mean(-1, keepdims=True)
-        return centred / np.sqrt(centred.var(-1, keepdims=True) + 1e-5) * w[f"{name}.weight"] + w[f"{name}.bias"]
+        return (
+            centred / np.sqrt(centred.var(-1, keepdims=True) + 1e-5) * w[f"{name}.weight"]
+            + w[f"{name}.bias"]
+        )
 
     def linear(x, name):
         return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
@@ -106,22 +115,32 @@ def test_model_is_the_vanilla_equation_and_frame_wise_parts(activation, wave):
         h, states = np.zeros(12), []
         for step in norm(x, f"{block}.recurrence_norm"):
             rnn = f"{block}.recurrence"
-            h = squash(w[f"{rnn}.weight_ih_l0"] @ step + w[f"{rnn}.bias_ih_l0"] + w[f"{rnn}.weight_hh_l0"] @ h)
+            h = squash(
+                w[f"{rnn}.weight_ih_l0"] @ step
+                + w[f"{rnn}.bias_ih_l0"]
+                + w[f"{rnn}.weight_hh_l0"] @ h
+            )
             states.append(h)
         x = x + np.array(states)
         ff = f"{block}.feed_forward"
         normed = norm(x, f"{ff}.norm")
-        x = x + linear(silu(linear(normed, f"{ff}.gate")) * linear(normed, f"{ff}.value"), f"{ff}.outward")
+        x = x + linear(
+            silu(linear(normed, f"{ff}.gate")) * linear(normed, f"{ff}.value"), f"{ff}.outward"
+        )
     expected = linear(norm(x, "head.0"), "head.1")
     with torch.inference_mode():
-        np.testing.assert_allclose(model(wave[:1, :16_000].double())[0][0].numpy(), expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            model(wave[:1, :16_000].double())[0][0].numpy(), expected, rtol=1e-5, atol=1e-6
+        )
 
 
 def test_every_layer_with_memory_is_a_vanilla_recurrence(model):
     with_memory = [m for m in model.modules() if isinstance(m, torch.nn.RNNBase)]
     assert len(with_memory) == 3
     assert all(type(m) is Recurrence and m.mode == "RNN_TANH" for m in with_memory)
-    assert not any(isinstance(m, torch.nn.Conv1d | torch.nn.MultiheadAttention) for m in model.modules())
+    assert not any(
+        isinstance(m, torch.nn.Conv1d | torch.nn.MultiheadAttention) for m in model.modules()
+    )
 
 
 def test_backends_give_the_same_logits(model, wave):
@@ -135,7 +154,9 @@ def test_backends_give_the_same_logits(model, wave):
 
 
 def test_unknown_backend_lists_the_known_ones(model):
-    with pytest.raises(ValueError, match="backend is 'cudnn': expected one of auto, loop, torch, in_place, triton"):
+    with pytest.raises(
+        ValueError, match="backend is 'cudnn': expected one of auto, loop, torch, in_place, triton"
+    ):
         model.set_backend("cudnn")
 
 
@@ -163,22 +184,42 @@ def test_pool_over_a_sliding_window_is_the_pool_of_each_window():
     torch.testing.assert_close(pool(logits, 5), windows)
 
 
-def test_a_word_late_in_a_long_recording_speaks_for_it(model):
-    """The window in which a word is surest is the one that counts, wherever it lies."""
-    torch.manual_seed(3)
-    second = (torch.randn(16_000) * 0.1).numpy()
+def test_pool_of_tensors_is_that_of_arrays():
+    torch.manual_seed(0)
+    logits = torch.randn(2, 9, 4)
+    for window in (None, 5):
+        expected = network.pool(logits.numpy(), window)
+        np.testing.assert_allclose(pool(logits, window).numpy(), expected, atol=1e-6)
+
+
+def test_runtime_around_a_model_takes_and_gives_arrays(model, wave):
+    runtime = TorchRuntime(model)
+    first, state = runtime.step(wave[:, :5_000].numpy())
+    second, _ = runtime.step(wave[:, 5_000:].numpy(), state)
     with torch.inference_mode():
-        probabilities = pool(
-            model(torch.from_numpy(np.concatenate((np.zeros(16_000, np.float32), second)))[None])[0], model.config.window_steps
-        ).softmax(-1)[0]
-    surest = probabilities[probabilities[:, 2:].amax(1).argmax()]
-    answer = model.classify(np.concatenate((np.zeros(16_000, np.float32), second)))
-    assert answer.label == LABELS[surest.argmax()]
-    assert answer.score == pytest.approx(surest.max().item(), abs=1e-6)
+        expected = model(wave)[0].numpy()
+    np.testing.assert_allclose(np.concatenate((first, second), 1), expected, atol=CHUNKS)
+
+
+def test_shapes_of_the_configuration_are_those_of_the_model(model):
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    assert shapes == model.config.shapes
+    trained = [parameter.numel() for parameter in model.parameters() if parameter.requires_grad]
+    assert model.config.parameter_count == sum(trained)
+    matrices = [parameter.numel() for parameter in model.parameters() if parameter.ndim == 2]
+    assert model.config.step_multiplications == sum(matrices)
 
 
 @pytest.mark.parametrize(
-    "changed", [{"labels": ("a",)}, {"labels": ("a", "a")}, {"layers": 0}, {"stack": 0}, {"feed_forward": 0}]
+    "changed",
+    [
+        {"labels": ("a",)},
+        {"labels": ("a", "a")},
+        {"layers": 0},
+        {"stack": 0},
+        {"feed_forward": 0},
+        {"activation": "gelu"},
+    ],
 )
 def test_impossible_shapes_are_refused(changed):
     with pytest.raises(ValueError, match="expected"):
@@ -186,9 +227,19 @@ def test_impossible_shapes_are_refused(changed):
 
 
 def test_multiplications_agree_with_a_count_by_hand() -> None:
-    shape = {"hidden_size": 5, "layers": 2, "feed_forward": 7, "stack": 2, "mel_bands": 10, "coefficients": 6}
-    model = Model(ModelConfig(labels=("yes", "no", "up"), window_ms=20, hop_ms=10, fft_size=512, **shape))
+    shape = {
+        "hidden_size": 5,
+        "layers": 2,
+        "feed_forward": 7,
+        "stack": 2,
+        "mel_bands": 10,
+        "coefficients": 6,
+    }
+    labels = ("yes", "no", "up")
+    config = ModelConfig(labels=labels, window_ms=20, hop_ms=10, fft_size=512, **shape)
     frame = 320 + 2 * 512 * 9 + 257 * 10 + 10 * 6  # window, FFT, mel, DCT
-    step = 12 * 5 + 2 * (5 * 5 + 5 * 5 + 3 * 5 * 7) + 5 * 3  # input, of each layer W_ih, W_hh and feed-forward, head
-    assert model.mfcc.multiplications == frame
-    assert model.multiplications == 100 * frame + 50 * step
+    step = (
+        12 * 5 + 2 * (5 * 5 + 5 * 5 + 3 * 5 * 7) + 5 * 3
+    )  # input, of each layer W_ih, W_hh and feed-forward, head
+    assert config.frame_multiplications == frame
+    assert config.multiplications == 100 * frame + 50 * step

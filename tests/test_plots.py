@@ -1,4 +1,4 @@
-"""What `speechrnn.plots` promises, held against the data of the pictures: the report's counts, and the log's last word."""
+"""Pictures, held against the data that they show, and the files that they are written to."""
 
 import errno
 from collections.abc import Iterator
@@ -9,19 +9,27 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-import torch
+from evaluation_examples import clip_result
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from speechrnn import plots
-from speechrnn.audio import read_wave
-from speechrnn.data import V2_WORDS
-from speechrnn.evaluation import Report, wilson_interval
-from speechrnn.events import Score, StreamReport
-from speechrnn.model import Model, ModelConfig
+from speechrnn.config import ModelConfig
+from speechrnn.corpus import V2_WORDS
+from speechrnn.evaluation import plots
+from speechrnn.evaluation.clips import ClipResult
+from speechrnn.evaluation.spotting import Score, SpottingResult
+from speechrnn.evaluation.statistics import wilson_interval
 
 COUNTS = np.array([[90, 10, 0], [0, 1, 3], [0, 0, 0]])
-HEADER = "epoch,learning_rate,step,training_accuracy,training_loss,validation_accuracy,validation_loss\n"
+THREE = clip_result(COUNTS, ("yes", "no", "up"))
+LABELS = ("_unknown_", "yes", "no", "up")
+METRICS = {
+    "validation_accuracy": {0: 0.5, 1: 0.75, 2: 0.875, 3: 0.875},
+    "validation_loss": {0: 2.0, 1: 1.0, 2: 0.75, 3: 0.5},
+    "training_accuracy": {0: 0.25, 1: 0.5, 2: 0.625, 3: 0.75},
+    "training_loss": {0: 3.0, 1: 2.5, 2: 1.5, 3: 1.25},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -30,58 +38,32 @@ def closed() -> Iterator[None]:
     plt.close("all")
 
 
-def report_of(counts: np.ndarray, labels: tuple[str, ...] = ("yes", "no", "up")) -> Report:
-    truth, answers = np.repeat(np.argwhere(counts >= 0), counts.ravel(), axis=0).T
-    names = tuple(map(str, range(len(truth))))
-    return Report(labels, names, truth, answers, np.full(len(truth), 0.5), "own", "testing")
-
-
-def many_words() -> Report:
+def many_words() -> ClipResult:
     generator = np.random.default_rng(0)
     counts = generator.integers(0, 10, (35, 35)) + np.diag(generator.integers(150, 4_000, 35))
-    return report_of(counts, V2_WORDS)
+    return clip_result(counts, V2_WORDS)
 
 
 def lines(axes: Any) -> dict[str, list[tuple[float, float]]]:
-    return {line.get_label(): [(float(x), float(y)) for x, y in line.get_xydata()] for line in axes.get_lines()}
+    return {
+        line.get_label(): [(float(x), float(y)) for x, y in line.get_xydata()]
+        for line in axes.get_lines()
+    }
 
 
 def boxes(figure: Figure, texts: Any) -> np.ndarray:
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()  # else each text would be measured on a canvas of its own
     return np.array([text.get_window_extent().extents for text in texts])
-
-
-def write_log(run: Path, version: int, *rows: str) -> None:
-    folder = run / "csv" / f"version_{version}"
-    folder.mkdir(parents=True)
-    (folder / "metrics.csv").write_text(HEADER + "".join(row + "\n" for row in rows))
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """A run of four epochs that was broken off in its third, after validation, and resumed there."""
-    write_log(
-        tmp_path,
-        2,
-        "0,,9,,,0.5,2.0",
-        "0,,9,0.25,3.0,,",
-        ",0.01,10,,,,",
-        "1,,19,,,0.75,1.0",
-        "1,,19,0.5,2.5,,",
-        "2,,29,,,0.99,0.1",
-    )
-    write_log(tmp_path, 10, "2,,29,,,0.875,0.75", "2,,29,0.625,1.5,,", ",0.001,30,,,,", "3,,39,,,0.875,0.5", "3,,39,0.75,1.25,,")
-    return tmp_path
 
 
 # Confusion
 
 
-@pytest.mark.parametrize("report", [report_of(COUNTS), many_words()], ids=["3", "35"])
-def test_confusion_shows_the_counts_and_their_shares(report: Report) -> None:
-    figure = plots.confusion(report, "a title")
+@pytest.mark.parametrize("result", [THREE, many_words()], ids=["3", "35"])
+def test_confusion_shows_the_counts_and_their_shares(result: ClipResult):
+    figure = plots.confusion(result, "a title")
     axes = figure.axes[0]
-    counts = report.confusion
+    counts = result.confusion
     shown = np.zeros_like(counts)
     for text in axes.texts:
         column, row = text.get_position()
@@ -92,14 +74,22 @@ def test_confusion_shows_the_counts_and_their_shares(report: Report) -> None:
     clips = counts.sum(1)
     np.testing.assert_allclose(share.sum(1), clips > 0)
     np.testing.assert_allclose(share * clips[:, None], counts)
-    assert [label.get_text() for label in axes.get_xticklabels()] == list(report.labels)
-    assert [label.get_text() for label in axes.get_yticklabels()] == list(report.labels)
-    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("heard as", "spoken", "a title")
+    assert [label.get_text() for label in axes.get_xticklabels()] == list(result.labels)
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(result.labels)
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == (
+        "answered",
+        "spoken",
+        "a title",
+    )
     assert axes.yaxis_inverted(), "the first label is on top"
 
 
-def test_confusion_colours_mean_the_same_in_every_picture() -> None:
-    image = plots.confusion(report_of(np.array([[5, 1], [1, 5]]), ("yes", "no")), "").axes[0].images[0]
+def test_confusion_colours_mean_the_same_in_every_picture():
+    image = (
+        plots.confusion(clip_result(np.array([[5, 1], [1, 5]]), ("yes", "no")), "")
+        .axes[0]
+        .images[0]
+    )
     assert image.get_clim() == (0, 1)
     assert image.norm(0.0) == 0 and image.norm(1.0) == 1 and 0.05 < image.norm(0.01) < 0.2
 
@@ -110,9 +100,11 @@ def luminance(colour: np.ndarray) -> np.ndarray:
     return linear @ (0.2126, 0.7152, 0.0722)
 
 
-def test_confusion_figures_have_the_contrast_that_wcag_asks_of_text() -> None:
-    counts = np.diag(np.arange(101)) + np.diag(100 - np.arange(101))[::-1]  # every share from 0 to 1
-    axes = plots.confusion(report_of(counts, tuple(map(str, range(101)))), "").axes[0]
+def test_confusion_figures_have_the_contrast_that_wcag_asks_of_text():
+    counts = (
+        np.diag(np.arange(101)) + np.diag(100 - np.arange(101))[::-1]
+    )  # every share from 0 to 1
+    axes = plots.confusion(clip_result(counts, tuple(map(str, range(101)))), "").axes[0]
     image = axes.images[0]
     cells = luminance(image.cmap(image.norm(image.get_array()))[..., :3])
     for text in axes.texts:
@@ -121,13 +113,15 @@ def test_confusion_figures_have_the_contrast_that_wcag_asks_of_text() -> None:
         assert (light + 0.05) / (dark + 0.05) > 4.5, text.get_text()
 
 
-@pytest.mark.parametrize("report", [report_of(COUNTS), many_words()], ids=["3", "35"])
-def test_confusion_labels_and_figures_do_not_overlap(report: Report) -> None:
-    figure = plots.confusion(report, "")
+@pytest.mark.parametrize("result", [THREE, many_words()], ids=["3", "35"])
+def test_confusion_labels_and_figures_do_not_overlap(result: ClipResult):
+    figure = plots.confusion(result, "")
     axes = figure.axes[0]
-    cell = axes.get_window_extent().width / len(report.labels)
+    cell = axes.get_window_extent().width / len(result.labels)
     figures = boxes(figure, axes.texts)
-    assert (figures[:, 2] - figures[:, 0]).max() < cell and (figures[:, 3] - figures[:, 1]).max() < cell
+    assert (figures[:, 2] - figures[:, 0]).max() < cell and (
+        figures[:, 3] - figures[:, 1]
+    ).max() < cell
     down = boxes(figure, axes.get_yticklabels())
     assert (down[:-1, 1] >= down[1:, 3]).all()
 
@@ -135,18 +129,22 @@ def test_confusion_labels_and_figures_do_not_overlap(report: Report) -> None:
 # Reliability
 
 
-def test_reliability_shows_each_bin_with_its_interval_and_count() -> None:
+def test_reliability_shows_each_bin_with_its_interval_and_count():
     scores = np.array([*[0.98] * 90, *[0.6] * 10, *[0.35] * 4])
-    report = replace(report_of(COUNTS), scores=scores)
-    over, under = plots.reliability(report, "a title").axes
+    result = replace(THREE, scores=scores)
+    over, under = plots.reliability(result, "a title").axes
     dots = over.containers[0].lines[0].get_xydata()
     np.testing.assert_allclose(dots, [(0.35, 0.25), (0.6, 0.0), (0.98, 1.0)])
     (bars,) = over.containers[0].lines[2]
     intervals = [[low, high] for (_, low), (_, high) in bars.get_segments()]
-    np.testing.assert_allclose(intervals, [wilson_interval(*pair) for pair in ((1, 4), (0, 10), (90, 90))])
+    np.testing.assert_allclose(
+        intervals, [wilson_interval(*pair) for pair in ((1, 4), (0, 10), (90, 90))]
+    )
     assert lines(over)["as sure as right"] == [(0, 0), (1, 1)]
     heights, edges, _ = under.patches[0].get_data()
-    assert dict(zip(np.flatnonzero(heights).tolist(), heights[heights > 0].tolist(), strict=True)) == {5: 4, 8: 10, 14: 90}
+    assert dict(
+        zip(np.flatnonzero(heights).tolist(), heights[heights > 0].tolist(), strict=True)
+    ) == {5: 4, 8: 10, 14: 90}
     np.testing.assert_allclose(edges, np.arange(16) / 15)
     assert [text.get_text() for text in under.texts] == ["4", "10", "90"]
     expected = (4 * abs(0.35 - 0.25) + 10 * 0.6 + 90 * 0.02) / 104
@@ -154,11 +152,11 @@ def test_reliability_shows_each_bin_with_its_interval_and_count() -> None:
 
 
 @pytest.mark.parametrize(
-    "report", [report_of(COUNTS), replace(many_words(), scores=np.ones(many_words().clips))], ids=["3", "35"]
+    "result", [THREE, replace(many_words(), scores=np.ones(many_words().clips))], ids=["3", "35"]
 )
-def test_reliability_counts_do_not_overlap_and_stay_inside(report: Report) -> None:
-    scores = np.linspace(0.01, 1, report.clips) ** 0.2
-    figure = plots.reliability(replace(report, scores=scores), "a title")
+def test_reliability_counts_do_not_overlap_and_stay_inside(result: ClipResult):
+    scores = np.linspace(0.01, 1, result.clips) ** 0.2
+    figure = plots.reliability(replace(result, scores=scores), "a title")
     under = figure.axes[1]
     figures = boxes(figure, under.texts)
     assert (figures[:-1, 2] <= figures[1:, 0]).all()
@@ -168,17 +166,8 @@ def test_reliability_counts_do_not_overlap_and_stay_inside(report: Report) -> No
 # Curves
 
 
-def test_metrics_are_the_later_log_where_a_run_was_resumed(run: Path) -> None:
-    assert plots.read_metrics(run) == {
-        "validation_accuracy": {0: 0.5, 1: 0.75, 2: 0.875, 3: 0.875},
-        "validation_loss": {0: 2.0, 1: 1.0, 2: 0.75, 3: 0.5},
-        "training_accuracy": {0: 0.25, 1: 0.5, 2: 0.625, 3: 0.75},
-        "training_loss": {0: 3.0, 1: 2.5, 2: 1.5, 3: 1.25},
-    }
-
-
-def test_curves_show_the_metrics_from_epoch_1_on(run: Path) -> None:
-    figure = plots.curves(run, "a run")
+def test_curves_show_the_metrics_from_epoch_1_on():
+    figure = plots.curves(METRICS, "a run")
     loss, accuracy = figure.axes
     assert lines(loss) == {
         "training, augmented": [(1, 3.0), (2, 2.5), (3, 1.5), (4, 1.25)],
@@ -191,36 +180,41 @@ def test_curves_show_the_metrics_from_epoch_1_on(run: Path) -> None:
     assert figure.get_suptitle() == "a run"
 
 
-def test_first_of_the_best_epochs_is_marked(run: Path) -> None:
-    accuracy = plots.curves(run, "").axes[1]
-    marks = [line.get_xydata().tolist() for line in accuracy.get_lines() if len(line.get_xydata()) == 1]
+def test_first_of_the_best_epochs_is_marked():
+    accuracy = plots.curves(METRICS, "").axes[1]
+    marks = [
+        line.get_xydata().tolist() for line in accuracy.get_lines() if len(line.get_xydata()) == 1
+    ]
     assert marks == [[[3.0, 0.875]]]
     assert accuracy.get_title() == "best on validation: 87.5%, epoch 3"
 
 
-def test_run_without_logs_gives_empty_curves(tmp_path: Path) -> None:
-    assert plots.read_metrics(tmp_path) == {}
-    plots.save(plots.curves(tmp_path, "nothing yet"), tmp_path / "curves.png")
+def test_run_without_metrics_gives_empty_curves(tmp_path: Path):
+    plots.save(plots.curves({}, "nothing yet"), tmp_path / "curves.png")
     assert (tmp_path / "curves.png").is_file()
 
 
 # Gradients
 
 
-def history(layers: int, steps: int, units: int, moments: tuple[int, ...] = (0, 200, 1_400)) -> list[dict[str, Any]]:
+def history(
+    layers: int, steps: int, units: int, moments: tuple[int, ...] = (0, 200, 1_400)
+) -> list[dict[str, Any]]:
     """As `GradientFlow` keeps it, of random numbers."""
     generator = np.random.default_rng(units)
     return [
         {
             "step": moment,
             "gradient": (10 ** generator.uniform(-6, 0, (layers, steps))).tolist(),
-            "singular_values": np.sort(generator.uniform(0.1, 3, (layers, units)))[:, ::-1].tolist(),
+            "singular_values": np.sort(generator.uniform(0.1, 3, (layers, units)))[
+                :, ::-1
+            ].tolist(),
         }
         for moment in moments
     ]
 
 
-def test_gradients_show_first_and_last_measurement_of_each_layer() -> None:
+def test_gradients_show_first_and_last_measurement_of_each_layer():
     measured = history(layers=3, steps=33, units=16)
     over_time, spectrum = plots.gradients([("a run", measured, 0.03)]).axes
     drawn = [line for line in over_time.get_lines() if len(line.get_xydata())]
@@ -236,88 +230,43 @@ def test_gradients_show_first_and_last_measurement_of_each_layer() -> None:
         assert to_rgb(line.get_color()) == to_rgb(values.get_color())
     assert len({to_rgb(line.get_color()) for line in drawn}) == 3, "a colour a layer"
     assert (over_time.get_yscale(), spectrum.get_yscale()) == ("log", "log")
-    assert set(spectrum.get_lines()[-1].get_ydata()) == {1}, "where W_hh neither shrinks nor stretches"
+    assert set(spectrum.get_lines()[-1].get_ydata()) == {1}, (
+        "where W_hh neither shrinks nor stretches"
+    )
 
 
-def test_gradients_say_which_layers_and_which_steps() -> None:
+def test_gradients_say_which_layers_and_which_steps():
     over_time = plots.gradients([("a run", history(2, 33, 8), 0.03)]).axes[0]
     legend = over_time.get_legend()
-    assert [text.get_text() for text in legend.get_texts()] == ["layer 1", "layer 2", "step 0", "step 1,400"]
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "layer 1",
+        "layer 2",
+        "step 0",
+        "step 1,400",
+    ]
     assert [line.get_linestyle() for line in legend.get_lines()] == ["-", "-", ":", "-"]
     assert over_time.get_title() == "a run"
     assert "dLoss / dh[t]" in over_time.get_ylabel()
 
 
-def test_gradients_of_several_runs_stand_side_by_side_on_one_scale() -> None:
+def test_gradients_of_several_runs_stand_side_by_side_on_one_scale():
     runs = [("tanh", history(1, 33, 8), 0.03), ("relu", history(4, 50, 12, (0,)), 0.02)]
     figure = plots.gradients(runs)
     (*upper,), (*lower,) = np.reshape(figure.axes, (2, 2))
     assert [axes.get_title() for axes in upper] == ["tanh", "relu"]
     for row in (upper, lower):
         assert row[0].get_ylim() == row[1].get_ylim()
-    assert [sum(len(line.get_xydata()) > 0 for line in axes.get_lines()) for axes in upper] == [2, 8]
-
-
-def test_systems_show_the_published_ones_and_ours_with_their_intervals() -> None:
-    published = [
-        {
-            "system": "LSTM",
-            "kind": "gated recurrence",
-            "parameters": "53000",
-            "accuracy": "92.3",
-            "test": "V1-12",
-            "side": "left",
-        },
-        {
-            "system": "CRNN",
-            "kind": "gated recurrence",
-            "parameters": "467000",
-            "accuracy": "97.4",
-            "test": "V2-12",
-            "side": "below",
-        },
+    assert [sum(len(line.get_xydata()) > 0 for line in axes.get_lines()) for axes in upper] == [
+        2,
+        8,
     ]
-    ours = [
-        {"system": "tiny", "parameters": 11_000, "accuracy": 94.0, "interval": (93.0, 95.0)},
-        {"system": "base", "parameters": 240_000, "accuracy": 97.0, "interval": (96.5, 97.4)},
-    ]
-    axes = plots.systems(published, ours, "a title").axes[0]
-    line = axes.containers[0].lines[0]
-    np.testing.assert_allclose(line.get_xydata(), [(11_000, 0.94), (240_000, 0.97)])
-    (bars,) = axes.containers[0].lines[2]
-    np.testing.assert_allclose([[low, high] for (_, low), (_, high) in bars.get_segments()], [(0.93, 0.95), (0.965, 0.974)])
-    names = [text.get_text() for text in axes.texts]
-    assert names == ["LSTM", "CRNN", "tiny", "base"]
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert "gated recurrence, published on V1-12" in labels and "vanilla recurrence, ours" in labels
-    assert axes.get_xscale() == "log"
-
-
-# One file
-
-
-def test_way_of_one_wav_shows_the_states_and_the_answer_of_the_model(model: Model, recordings: Path) -> None:
-    figure = plots.way_of_one_wav(model, recordings / "a.wav")
-    wave, features, hidden, answer = figure.axes
-    heard = model.classify(recordings / "a.wav")
-    assert wave.get_title() == f"a.wav: {heard.label} {heard.score:.0%}"
-    samples = torch.from_numpy(read_wave(recordings / "a.wav"))[None]
-    with torch.inference_mode():
-        _, state = model(samples)
-        mfcc = model.mfcc(samples)[0][0]
-    shown = np.asarray(hidden.images[0].get_array())
-    assert shown.shape == (model.config.hidden_size, model.config.window_steps)
-    np.testing.assert_allclose(shown[:, -1], state.hidden[-1, 0], atol=1e-5)
-    np.testing.assert_allclose(np.asarray(features.collections[0].get_array()), mfcc.T, atol=1e-4)
-    assert answer.get_xlim() == (0, 1)
-    assert not model.blocks[-1].recurrence._forward_hooks, "the model is left as it was"
 
 
 # Files
 
 
-def test_pictures_are_written_as_png_and_closed(run: Path, tmp_path: Path) -> None:
-    figures = {"new/folder/a.png": plots.confusion(report_of(COUNTS), "t"), "b.png": plots.curves(run, "t")}
+def test_pictures_are_written_as_png_and_closed(tmp_path: Path):
+    figures = {"new/folder/a.png": plots.confusion(THREE, "t"), "b.png": plots.curves(METRICS, "t")}
     figures["c.png"] = plots.gradients([("t", history(2, 33, 8), 0.03)])
     for name, figure in figures.items():
         plots.save(figure, tmp_path / name)
@@ -327,11 +276,13 @@ def test_pictures_are_written_as_png_and_closed(run: Path, tmp_path: Path) -> No
     assert list(tmp_path.rglob("*.part")) == []
 
 
-def test_failed_save_leaves_the_old_picture_and_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_save_leaves_the_old_picture_and_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     path = tmp_path / "a.png"
     path.write_bytes(b"the old one")
 
-    def breaks(beside: Path, data: bytes) -> None:
+    def breaks(beside: Path, data: bytes):
         assert beside != path and path.read_bytes() == b"the old one"
         with beside.open("wb") as file:
             file.write(data[:10])
@@ -339,7 +290,7 @@ def test_failed_save_leaves_the_old_picture_and_no_part(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(Path, "write_bytes", breaks)
     with pytest.raises(OSError, match="disk full") as caught:
-        plots.save(plots.confusion(report_of(COUNTS), ""), path)
+        plots.save(plots.confusion(THREE, ""), path)
     assert caught.value.filename == str(path)
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
     assert path.read_bytes() == b"the old one"
@@ -349,32 +300,39 @@ def test_failed_save_leaves_the_old_picture_and_no_part(tmp_path: Path, monkeypa
 # Transcript
 
 
-HEARD = [(0.5, 0.9, "no"), (2.0, 2.4, "yes"), (2.5, 2.8, "no")]
-TRUTH = [(0.5, 1.0, "no"), (2.0, 2.5, "lights")]
+DETECTED = [(0.5, 0.9, "no"), (2.0, 2.4, "yes"), (2.5, 2.8, "no")]
+SPOKEN = [(0.5, 1.0, "no"), (2.0, 2.5, "lights")]
+CONFIG = ModelConfig(labels=LABELS)
 
 
-def heard_of(thresholds: dict[str, float], truth: list[tuple[float, float, str]] | None = None) -> tuple[Figure, np.ndarray]:
-    """Three seconds of which `yes` and `no` were probable, `up` never; and their probabilities."""
-    model = Model(ModelConfig(labels=("_unknown_", "yes", "no", "up"), hidden_size=8, layers=1)).eval()
-    wave = np.random.default_rng(0).uniform(-0.3, 0.3, 48_000).astype(np.float32)
+def three_seconds(
+    thresholds: dict[str, float], truth: list[plots.Word] | None = None
+) -> tuple[Figure, np.ndarray]:
+    """Three seconds in which `yes` and `no` were probable, `up` never; and their probabilities."""
+    random = np.random.default_rng(0)
+    wave = random.uniform(-0.3, 0.3, 48_000).astype(np.float32)
+    features = random.standard_normal((300, 40))
     probabilities = np.random.default_rng(0).uniform(0, 1, (100, 3)) * (0.95, 0.9, 0.2)
-    return plots.transcript(model, wave, probabilities, thresholds, HEARD, truth, "a talk"), probabilities
+    shown = wave, features, probabilities, CONFIG, thresholds, DETECTED, truth, "a talk"
+    return plots.transcript(*shown), probabilities
 
 
 def bars(axes: Any) -> list[tuple[float, float, str, str]]:
-    """Start and end of each bar, the word of its row, and its colour."""
+    """Start and end of each bar, the word of its row, and its kind."""
     names = [label.get_text() for label in axes.get_yticklabels()]
     found = []
     for collection in axes.collections:
         for path in collection.get_paths():
             (left, low), (right, high) = path.get_extents().get_points()
-            colour = "heard" if to_rgb(collection.get_facecolor()[0]) == to_rgb(plots.ORANGE) else "said"
-            found.append((round(float(left), 3), round(float(right), 3), names[round((low + high) / 2)], colour))
+            orange = to_rgb(collection.get_facecolor()[0]) == to_rgb(plots.ORANGE)
+            kind = "detected" if orange else "spoken"
+            word = names[round((low + high) / 2)]
+            found.append((round(float(left), 3), round(float(right), 3), word, kind))
     return sorted(found)
 
 
-def test_transcript_shows_probabilities_threshold_and_words() -> None:
-    figure, probabilities = heard_of({"yes": 0.6, "no": 0.6, "up": 0.6})
+def test_transcript_shows_probabilities_threshold_and_words():
+    figure, probabilities = three_seconds({"yes": 0.6, "no": 0.6, "up": 0.6})
     wave, mfcc, over_time, words = figure.axes
     assert wave.get_title() == "a talk" and words.get_xlim() == (0, 3)
     shown = [line for line in over_time.get_lines() if len(line.get_xdata()) > 2]
@@ -383,63 +341,93 @@ def test_transcript_shows_probabilities_threshold_and_words() -> None:
         np.testing.assert_array_equal(line.get_ydata(), column)
     legend = [text.get_text() for text in over_time.get_legend().get_texts()]
     assert legend == ["yes", "no", "threshold 0.60"], "up was never probable"
-    assert {tuple(line.get_ydata()) for line in over_time.get_lines() if len(line.get_xdata()) == 2} == {(0.6, 0.6)}
+    levels = [line for line in over_time.get_lines() if len(line.get_xdata()) == 2]
+    assert {tuple(line.get_ydata()) for line in levels} == {(0.6, 0.6)}
     assert len({(line.get_color(), line.get_linestyle()) for line in shown}) == 3
-    assert bars(words) == [(start, end, word, "heard") for start, end, word in HEARD]
+    assert bars(words) == [(*word, "detected") for word in DETECTED]
     assert [label.get_text() for label in words.get_yticklabels()] == ["yes", "no"]
-    (image,) = mfcc.collections
-    assert image.get_array().shape == (40, 300)
+    (image,) = mfcc.images
+    assert image.get_array().shape == (40, 300) and image.get_extent() == [0, 3, 0, 40]
 
 
-def test_transcript_shows_each_threshold_and_what_was_said() -> None:
-    figure, _ = heard_of({"yes": 0.9, "no": 0.55, "up": 0.15}, TRUTH)
+def test_transcript_shows_each_threshold_and_the_spoken_words():
+    figure, _ = three_seconds({"yes": 0.9, "no": 0.55, "up": 0.15}, SPOKEN)
     over_time, words = figure.axes[2:]
     texts = [text.get_text() for text in over_time.get_legend().get_texts()]
     assert texts == ["yes 0.90", "no 0.55", "up 0.15"], "up passed its threshold"
-    curves = {line.get_label(): line.get_color() for line in over_time.get_lines() if len(line.get_xdata()) > 2}
-    levels = {line.get_ydata()[0]: line.get_color() for line in over_time.get_lines() if len(line.get_xdata()) == 2}
+    lines = over_time.get_lines()
+    curves = {line.get_label(): line.get_color() for line in lines if len(line.get_xdata()) > 2}
+    levels = {line.get_ydata()[0]: line.get_color() for line in lines if len(line.get_xdata()) == 2}
     assert levels == {0.9: curves[texts[0]], 0.55: curves[texts[1]], 0.15: curves[texts[2]]}
-    assert bars(words) == sorted([(*word, "heard") for word in HEARD] + [(*word, "said") for word in TRUTH])
-    assert [text.get_text() for text in words.get_legend().get_texts()] == ["heard", "said"]
+    detected = [(*word, "detected") for word in DETECTED]
+    assert bars(words) == sorted([*detected, *((*word, "spoken") for word in SPOKEN)])
+    legend = [text.get_text() for text in words.get_legend().get_texts()]
+    assert legend == ["detected", "spoken"]
     assert [label.get_text() for label in words.get_yticklabels()] == ["yes", "no", "lights"]
 
 
-def test_transcript_averages_the_frames_of_a_long_recording() -> None:
-    model = Model(ModelConfig(labels=("yes", "no"), hidden_size=8, layers=1)).eval()
-    wave = np.random.default_rng(0).uniform(-0.3, 0.3, 121 * 16_000).astype(np.float32)
-    figure = plots.transcript(model, wave, np.zeros((4_000, 2)), {"yes": 0.6, "no": 0.6}, [], None, "")
-    with torch.inference_mode():
-        features = model.mfcc(torch.from_numpy(wave[None]))[0][0].numpy()
-    shown = np.asarray(figure.axes[1].collections[0].get_array())
+def test_wave_of_a_short_recording_shows_every_sample():
+    wave = np.random.default_rng(0).uniform(-0.3, 0.3, 3_000)
+    axes = Figure().add_subplot()
+    plots.draw_wave(axes, wave)
+    (line,) = axes.get_lines()
+    np.testing.assert_array_equal(line.get_ydata(), wave)
+    np.testing.assert_allclose(line.get_xdata(), np.arange(3_000) / 16_000)
+
+
+def test_wave_of_a_long_recording_shows_the_extremes_of_each_column():
+    wave = np.random.default_rng(0).uniform(-0.3, 0.3, 100_000)
+    wave[50_005], wave[80_000] = 1, -1
+    axes = Figure().add_subplot()
+    plots.draw_wave(axes, wave)
+    (area,) = axes.collections
+    corners = np.concatenate([path.vertices for path in area.get_paths()])
+    assert corners[:, 1].max() == 1 and corners[:, 1].min() == -1
+    assert corners[corners[:, 1].argmax(), 0] == pytest.approx(50_005 / 16_000, abs=26 / 16_000)
+    assert corners[corners[:, 1].argmin(), 0] == pytest.approx(80_000 / 16_000, abs=26 / 16_000)
+    assert len(np.unique(corners[:, 0])) <= plots.COLUMNS
+
+
+def test_features_of_a_long_recording_are_means_of_their_columns():
+    features = np.random.default_rng(0).standard_normal((12_100, 40))
+    axes = Figure().add_subplot()
+    plots.draw_features(axes, features, CONFIG)
+    shown = np.asarray(axes.images[0].get_array())
     together = -(-len(features) // 4_000)
-    np.testing.assert_allclose(shown[:, 5], features[5 * together : 6 * together].mean(0), atol=1e-4)
+    column = features[5 * together : 6 * together].mean(0)
+    np.testing.assert_allclose(shown[:, 5], column, atol=1e-4)
     assert shown.shape[1] <= 4_000
 
 
 @pytest.mark.parametrize("samples", [1, 500])
-def test_transcript_of_hardly_any_sound_is_drawn(samples: int, tmp_path: Path) -> None:
-    model = Model(ModelConfig(labels=("yes", "no"), hidden_size=8, layers=1)).eval()
-    wave = np.zeros(samples, dtype=np.float32)
-    plots.save(
-        plots.transcript(model, wave, np.zeros((0, 2)), {"yes": 0.6, "no": 0.6}, [], None, "a$^b$.wav"), tmp_path / "out.png"
-    )
+def test_transcript_of_hardly_any_sound_is_drawn(samples: int, tmp_path: Path):
+    wave, thresholds = np.zeros(samples, np.float32), {"yes": 0.6, "no": 0.6, "up": 0.6}
+    nothing = np.zeros((0, 40)), np.zeros((0, 3))
+    figure = plots.transcript(wave, *nothing, CONFIG, thresholds, [], None, "a$^b$.wav")
+    plots.save(figure, tmp_path / "out.png")
     assert (tmp_path / "out.png").is_file()
 
 
-def test_detection_errors_show_the_fewest_misses_for_the_false_alarms_and_where_the_thresholds_are() -> None:
+def test_detection_errors_show_the_fewest_misses_and_where_the_thresholds_are():
     def scored(hits: int, alarms: int) -> dict[str, Score]:
         return dict.fromkeys(("all", "yes"), Score(10, hits, 0, alarms, 2.0, ()))
 
     curve = ((0.2, scored(9, 8)), (0.5, scored(10, 4)), (0.7, scored(8, 4)), (0.9, scored(5, 0)))
-    found = StreamReport({"yes": 0.7}, scored(8, 4), curve, 2.0)
-    axes = plots.detection_errors(found, "t").axes[0]
+    result = SpottingResult({"yes": 0.7}, scored(8, 4), curve, 2.0)
+    axes = plots.detection_errors(result, "t").axes[0]
     drawn = lines(axes)
     assert drawn["all"] == drawn["yes"] == [(0.25, 0.5), (2, 0), (2, 0), (4, 0)]
     assert drawn["thresholds used"] == [(2, pytest.approx(0.2))]
 
 
-def test_noise_shows_accuracy_against_the_ratio_for_each_noise_and_as_recorded() -> None:
-    rates = {"as recorded": 0.9, "a_hiss, 20 dB": 0.8, "a_hiss, -5 dB": 0.3, "30 dB quieter": 0.7, "a_hiss alone, -20 dB": 1.0}
+def test_noise_shows_accuracy_against_the_ratio_for_each_noise_and_as_recorded():
+    rates = {
+        "as recorded": 0.9,
+        "a_hiss, 20 dB": 0.8,
+        "a_hiss, -5 dB": 0.3,
+        "30 dB quieter": 0.7,
+        "a_hiss alone, -20 dB": 1.0,
+    }
     drawn = lines(plots.noise(rates, "t").axes[0])
     assert drawn["a hiss"] == [(-5, 0.3), (20, 0.8)]
     assert set(drawn) == {"a hiss", "as recorded: 90.0%"}

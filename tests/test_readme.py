@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechrnn.cli import _parser, main
-from speechrnn.data import PROTOCOLS
+from speechrnn.cli import main, parser
+from speechrnn.corpus import PROTOCOLS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
-CONSOLE = [tuple(text.removeprefix("$ ").split("\n", 1)) for kind, text in BLOCKS if kind == "console"]
+CONSOLE = [
+    tuple(text.removeprefix("$ ").split("\n", 1)) for kind, text in BLOCKS if kind == "console"
+]
 COMMANDS = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
 INSTALLED = {
     **os.environ,
@@ -41,17 +43,19 @@ def project(tmp_path, monkeypatch) -> Path:
 def test_readme_shows_commands_output_and_python():
     assert len(CONSOLE) == 2
     assert len(COMMANDS) >= 10
-    assert len(PYTHON) == 3
+    assert len(PYTHON) == 4
 
 
-@pytest.mark.parametrize("page", ["README.md", "recipes/README.md", "recipes/bench.md", "data/README.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "recipes/README.md", "recipes/bench.md", "data/README.md"]
+)
 def test_no_place_is_left_to_be_filled(page):
     assert not re.findall(r"@[A-Z]+@|[A-Z]+_TEXT", (ROOT / page).read_text())
 
 
 @pytest.mark.parametrize(("command", "output"), CONSOLE, ids=lambda text: text[:24])
 def test_commands_print_what_the_readme_shows(command, output, project, capsys):
-    """Labels to the letter; times and probabilities to 0.05, for another processor rounds otherwise."""
+    """Labels to the letter; times and probabilities to 0.05, since processors round differently."""
     assert main(shlex.split(command)[1:]) == 0
     found = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     shown = [re.split(r"\t| {2,}", line) for line in output.splitlines()]
@@ -74,14 +78,16 @@ def test_python_in_the_readme_runs(code, project):
 
 @pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("speechrnn ")])
 def test_commands_of_the_readme_are_spelt_right(command):
-    """Those that take hours or the network are parsed only; what they do is tested in their own files."""
-    options, rest = _parser().parse_known_args(shlex.split(command)[1:])
+    """Those that take hours or the network are parsed only; their own tests run them."""
+    options, rest = parser().parse_known_args(shlex.split(command)[1:])
     assert not rest or options.command.__name__ == "train"
     if options.command.__name__ == "train":
         assert (ROOT / options.recipe).is_file()
 
 
-@pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("speechrnn train recipes/quickstart")])
+@pytest.mark.parametrize(
+    "command", [line for line in COMMANDS if line.startswith("speechrnn train recipes/quickstart")]
+)
 def test_training_commands_of_the_readme_run(command, project):
     assert main([*shlex.split(command)[1:], "--trainer.fast_dev_run", "1"]) == 0
 
@@ -91,8 +97,14 @@ def test_own_words_are_trained_and_classified_as_the_readme_shows(project, capsy
     for number, word in enumerate(("lights", "music")):
         (project / "my_words" / word).mkdir(parents=True)
         for speaker in ("anna", "ben", "carl", "dora"):
-            tone = np.sin(np.arange(30_000) / 44_100 * 2 * np.pi * (300 + 900 * number)) * random.uniform(0.1, 0.5)
-            soundfile.write(project / "my_words" / word / f"{speaker}_nohash_0.wav", np.stack((tone, tone), 1), 44_100)
+            tone = np.sin(
+                np.arange(30_000) / 44_100 * 2 * np.pi * (300 + 900 * number)
+            ) * random.uniform(0.1, 0.5)
+            soundfile.write(
+                project / "my_words" / word / f"{speaker}_nohash_0.wav",
+                np.stack((tone, tone), 1),
+                44_100,
+            )
     train, classify = (line for line in COMMANDS if "own_words" in line)
     assert main([*shlex.split(train)[1:], "--trainer.max_epochs", "2"]) == 0
     shutil.copy(project / "my_words" / "music" / "anna_nohash_0.wav", project / "a.wav")
@@ -117,13 +129,21 @@ def test_links_of_the_readme_lead_to_files():
         assert target.startswith("https://") or (ROOT / target).exists(), target
 
 
-def test_the_table_of_files_is_the_package():
-    listed = set(re.findall(r"`(\w+\.py)`", README.split("| file |")[1].split("\n\n")[0]))
-    assert listed == {path.name for path in (ROOT / "speechrnn").glob("[a-z]*.py")}
+def test_the_table_of_rooms_is_the_package():
+    table = README.split("| room |")[1].split("\n\n")[0]
+    first_cells = " ".join(line.split("|")[1] for line in table.splitlines()[2:])
+    package = ROOT / "speechrnn"
+    files = {path.stem for path in package.glob("[a-z]*.py")}
+    folders = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    assert set(re.findall(r"`([\w/]+)`", first_cells)) == files | folders
 
 
-def test_main_job_and_test_command_are_there_for_ci():
-    assert any(line.startswith("python3 ") and line.endswith("recipes/run.sh quickstart") for line in COMMANDS)
+def test_the_three_installations_are_there_for_ci():
+    assert any(line.startswith("python3 ") and "pip install ." in line for line in COMMANDS)
+    assert any(
+        line.startswith("python3 ") and line.endswith("recipes/run.sh quickstart")
+        for line in COMMANDS
+    )
     assert any(line.startswith("python3 ") and line.endswith("pytest") for line in COMMANDS)
 
 
@@ -133,7 +153,13 @@ def test_run_sh_says_what_is_wrong_in_a_line():
         (["quickstart", "--stage", "7"], "--stage takes a stage from 0 to 4, got '7'"),
         (["quickstart", "--stop"], "no option --stop"),
     ):
-        done = subprocess.run([ROOT / "recipes" / "run.sh", *words], capture_output=True, text=True, check=False, env=INSTALLED)
+        done = subprocess.run(
+            [ROOT / "recipes" / "run.sh", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=INSTALLED,
+        )
         assert done.returncode == 2
         assert len(done.stderr.splitlines()) == 1
         assert said in done.stderr
@@ -141,18 +167,30 @@ def test_run_sh_says_what_is_wrong_in_a_line():
 
 @pytest.mark.slow
 def test_main_job_trains_evaluates_classifies_and_transcribes(tmp_path):
-    """Over nine tenths of the embedded testing clips: what the quickstart is for."""
+    """More than four fifths of the embedded clips are answered rightly."""
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     (tmp_path / "data").symlink_to(ROOT / "data")
     done = subprocess.run(
-        [tmp_path / "recipes" / "run.sh", "quickstart"], capture_output=True, text=True, check=False, env=INSTALLED
+        [tmp_path / "recipes" / "run.sh", "quickstart"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=INSTALLED,
     )
     assert done.returncode == 0, done.stderr
-    accuracies = [float(share) for share in re.findall(r"^accuracy ([\d.]+)%", done.stdout, re.MULTILINE)]
+    accuracies = [
+        float(share) for share in re.findall(r"^accuracy ([\d.]+)%", done.stdout, re.MULTILINE)
+    ]
     assert len(accuracies) == 2
     assert min(accuracies) > 80
     classified, transcribed = done.stdout.split("== stage 4")[1].split("the same clips joined")
     assert len(re.findall(r"\t(yes|no|up|down|left|right|on|off|stop|go)\t", classified)) >= 8
     assert len(re.findall(r"\t(yes|no|up|down|left|right|on|off|stop|go)\t", transcribed)) >= 5
-    for name in ("curves.png", "validation/confusion.png", "testing/confusion.png", "testing/report.json", "model/README.md"):
+    for name in (
+        "curves.png",
+        "validation/confusion.png",
+        "testing/confusion.png",
+        "testing/report.json",
+        "model/README.md",
+    ):
         assert (tmp_path / "runs" / "quickstart" / name).is_file()

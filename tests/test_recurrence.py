@@ -25,12 +25,16 @@ def test_loop_is_the_equation(activation):
     for step in x:
         state = [
             (np.tanh if activation == "tanh" else lambda z: max(z, 0.0))(
-                sum(w_ih[i, j] * step[j] for j in range(2)) + b[i] + sum(w_hh[i, j] * state[j] for j in range(4))
+                sum(w_ih[i, j] * step[j] for j in range(2))
+                + b[i]
+                + sum(w_hh[i, j] * state[j] for j in range(4))
             )
             for i in range(4)
         ]
         expected.append(state)
-    outputs, last = loop(*(torch.from_numpy(array) for array in (x[None], h[None], w_ih, w_hh, b)), activation)
+    outputs, last = loop(
+        *(torch.from_numpy(array) for array in (x[None], h[None], w_ih, w_hh, b)), activation
+    )
     np.testing.assert_allclose(outputs[0].numpy(), expected, rtol=1e-12)
     np.testing.assert_allclose(last[0].numpy(), expected[-1], rtol=1e-12)
 
@@ -45,16 +49,28 @@ def _layer(activation: str, inputs: int, hidden: int, dtype: torch.dtype) -> Rec
 NAMES = ("outputs", "last", "x", "h", "W_ih", "W_hh", "b")
 
 
-def _values_and_gradients(layer: Recurrence, backend: str, x: torch.Tensor, hidden: torch.Tensor) -> list[torch.Tensor]:
+def _values_and_gradients(
+    layer: Recurrence, backend: str, x: torch.Tensor, hidden: torch.Tensor
+) -> list[torch.Tensor]:
     layer.backend = backend
     x, hidden = x.detach().requires_grad_(), hidden.detach().requires_grad_()
     outputs, last = layer(x, hidden)
-    weights = torch.linspace(-1, 1, outputs.numel(), dtype=outputs.dtype, device=x.device).view_as(outputs)
+    weights = torch.linspace(-1, 1, outputs.numel(), dtype=outputs.dtype, device=x.device).view_as(
+        outputs
+    )
     loss = (outputs * weights).sum() + last.square().sum()
-    return [outputs, last, *torch.autograd.grad(loss, [x, hidden, layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0])]
+    return [
+        outputs,
+        last,
+        *torch.autograd.grad(
+            loss, [x, hidden, layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0]
+        ),
+    ]
 
 
-def _assert_equals_the_loop(layer: Recurrence, backend: str, x: torch.Tensor, hidden: torch.Tensor, tolerance: float) -> None:
+def _assert_equals_the_loop(
+    layer: Recurrence, backend: str, x: torch.Tensor, hidden: torch.Tensor, tolerance: float
+) -> None:
     """Against the loop in float64 on the CPU, relative to the largest value of each."""
     reference = Recurrence(layer.input_size, layer.hidden_size, layer.activation).double()
     reference.load_state_dict({name: value.cpu() for name, value in layer.state_dict().items()})
@@ -72,7 +88,9 @@ SIZES = [(4, 50, 40, 64), (1, 1, 1, 1), (3, 7, 5, 33), (1, 100, 80, 96)]  # B, T
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize(("batch", "steps", "inputs", "hidden"), SIZES)
-def test_backend_equals_the_loop_in_values_and_gradients(backend, activation, dtype, batch, steps, inputs, hidden):
+def test_backend_equals_the_loop_in_values_and_gradients(
+    backend, activation, dtype, batch, steps, inputs, hidden
+):
     layer = _layer(activation, inputs, hidden, dtype)
     x, h = torch.randn(batch, steps, inputs, dtype=dtype), torch.randn(batch, hidden, dtype=dtype)
     if activation == "relu":
@@ -116,16 +134,32 @@ def test_saturated_units_are_exact_and_have_no_gradient(backend):
 def test_gradients_of_the_recurrence_are_those_of_finite_differences(backend):
     layer = _layer("tanh", 3, 4, torch.float64)
     layer.backend = backend
-    inputs = (torch.randn(2, 5, 3).double().requires_grad_(), torch.randn(2, 4).double().requires_grad_())
+    inputs = (
+        torch.randn(2, 5, 3).double().requires_grad_(),
+        torch.randn(2, 4).double().requires_grad_(),
+    )
     assert torch.autograd.gradcheck(layer, inputs)
 
 
-# The kernels: on a GPU as they are, elsewhere through Triton's interpreter, which has no bfloat16 products but float64.
+# The kernels: on a GPU as they are, elsewhere through Triton's interpreter, which has no bfloat16
+# products but float64.
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
-KINDS = ["float32", "tf32", "float16", "bfloat16"] if GPU else ["float64", "float32", "tf32", "float16"]
-KERNEL_SIZES = [(16, 5, 7, 32), (1, 1, 1, 1), (3, 7, 5, 33), (17, 4, 3, 20), (2, 6, 4, 96)]  # B, T, I, H
-KERNEL_SIZES += [(64, 100, 40, 256), (1024, 33, 96, 96), (5000, 10, 40, 64), (16, 50, 40, 192)] if GPU else [(2049, 2, 3, 8)]
+KINDS = (
+    ["float32", "tf32", "float16", "bfloat16"] if GPU else ["float64", "float32", "tf32", "float16"]
+)
+KERNEL_SIZES = [
+    (16, 5, 7, 32),
+    (1, 1, 1, 1),
+    (3, 7, 5, 33),
+    (17, 4, 3, 20),
+    (2, 6, 4, 96),
+]  # B, T, I, H
+KERNEL_SIZES += (
+    [(64, 100, 40, 256), (1024, 33, 96, 96), (5000, 10, 40, 64), (16, 50, 40, 192)]
+    if GPU
+    else [(2049, 2, 3, 8)]
+)
 
 
 @pytest.fixture
@@ -137,10 +171,14 @@ def kind(request) -> Iterator[torch.dtype]:
     torch.set_float32_matmul_precision(before)
 
 
-@pytest.mark.parametrize(("kind", "tolerance"), [(name, BACKENDS[name]) for name in KINDS], indirect=["kind"], ids=KINDS)
+@pytest.mark.parametrize(
+    ("kind", "tolerance"), [(name, BACKENDS[name]) for name in KINDS], indirect=["kind"], ids=KINDS
+)
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 @pytest.mark.parametrize(("batch", "steps", "inputs", "hidden"), KERNEL_SIZES)
-def test_kernels_equal_the_loop_in_values_and_gradients(kind, tolerance, activation, batch, steps, inputs, hidden):
+def test_kernels_equal_the_loop_in_values_and_gradients(
+    kind, tolerance, activation, batch, steps, inputs, hidden
+):
     layer = _layer(activation, inputs, hidden, kind).to(DEVICE)
     x, h = torch.randn(batch, steps, inputs), torch.randn(batch, hidden).tanh()
     if activation == "relu":
@@ -174,7 +212,9 @@ def test_kernels_take_inputs_whose_numbers_do_not_lie_side_by_side():
     h = torch.randn(24, device=DEVICE).expand(8, 24)
     _assert_equals_the_loop(layer, "triton", x, h, BACKENDS["float32"])
     layer.backend = "triton"
-    gradient = torch.autograd.grad(layer(x, h)[0].sum(), layer.weight_hh_l0)[0]  # that of a sum has one number for all
+    gradient = torch.autograd.grad(layer(x, h)[0].sum(), layer.weight_hh_l0)[
+        0
+    ]  # that of a sum has one number for all
     layer.backend = "loop"
     expected = torch.autograd.grad(layer(x, h)[0].sum(), layer.weight_hh_l0)[0]
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4)
@@ -183,7 +223,9 @@ def test_kernels_take_inputs_whose_numbers_do_not_lie_side_by_side():
 def test_kernels_give_the_same_bits_twice():
     layer = _layer("tanh", 7, 40, torch.float32).to(DEVICE)
     x, h = torch.randn(20, 9, 7, device=DEVICE), torch.randn(20, 40, device=DEVICE)
-    for one, other in zip(*(_values_and_gradients(layer, "triton", x, h) for _ in range(2)), strict=True):
+    for one, other in zip(
+        *(_values_and_gradients(layer, "triton", x, h) for _ in range(2)), strict=True
+    ):
         assert torch.equal(one, other)
 
 
@@ -191,17 +233,27 @@ def test_kernels_give_the_same_bits_twice():
 def test_gradients_of_the_kernels_are_those_of_finite_differences():
     from speechrnn.recurrence_triton import recurrence
 
-    arguments = [torch.randn(*shape).double().requires_grad_() for shape in ((3, 4, 5), (3, 5), (5, 5))]
-    assert torch.autograd.gradcheck(lambda z, first, weight: recurrence(z, first, weight, False), arguments)
+    arguments = [
+        torch.randn(*shape).double().requires_grad_() for shape in ((3, 4, 5), (3, 5), (5, 5))
+    ]
+    assert torch.autograd.gradcheck(
+        lambda z, first, weight: recurrence(z, first, weight, False), arguments
+    )
 
 
 def test_kernels_are_operators_that_torch_compile_can_keep_whole():
     from speechrnn.recurrence_triton import recurrence, recurrence_backward
 
-    z, first, weight = (torch.randn(*shape, device=DEVICE, requires_grad=True) for shape in ((3, 4, 16), (3, 16), (16, 16)))
+    z, first, weight = (
+        torch.randn(*shape, device=DEVICE, requires_grad=True)
+        for shape in ((3, 4, 16), (3, 16), (16, 16))
+    )
     torch.library.opcheck(recurrence, (z, first, weight, False))
     states = recurrence(z, first, weight, False).detach()
-    torch.library.opcheck(recurrence_backward, (torch.ones_like(states), first.detach(), weight.detach(), states, False))
+    torch.library.opcheck(
+        recurrence_backward,
+        (torch.ones_like(states), first.detach(), weight.detach(), states, False),
+    )
 
 
 @pytest.mark.parametrize("equation", [on_chip, in_place])
@@ -214,7 +266,9 @@ def test_compiled_equation_has_the_gradients_of_the_loop(equation):
     for (outputs, last), (expected, expected_last) in [(compiled(*arguments), loop(*arguments))]:
         torch.testing.assert_close(outputs, expected)
         found = torch.autograd.grad(outputs.sum() + last.sum(), arguments)
-        torch.testing.assert_close(found, torch.autograd.grad(expected.sum() + expected_last.sum(), arguments))
+        torch.testing.assert_close(
+            found, torch.autograd.grad(expected.sum() + expected_last.sum(), arguments)
+        )
 
 
 def test_kernels_compiled_for_an_h100_fit_its_shared_memory_and_spill_no_register(tmp_path):
@@ -238,19 +292,26 @@ def test_kernels_compiled_for_an_h100_fit_its_shared_memory_and_spill_no_registe
         assert (kept == "True") == (kind == "float16" or (kind == "tf32" and hidden != "256")), what
 
 
-@pytest.mark.parametrize(("shared", "kept"), [(227, [96, 128, 256]), (163, [96, 128, 256]), (99, [96, 128])])
+@pytest.mark.parametrize(
+    ("shared", "kept"), [(227, [96, 128, 256]), (163, [96, 128, 256]), (99, [96, 128])]
+)
 def test_matrix_is_kept_where_the_shared_memory_of_the_gpu_holds_it(shared, kept):
-    """KB: of an H100, an A100, and the RTX series, where a kept one of 256 units could not be launched."""
+    """KB: of an H100, an A100, and the RTX series, which cannot keep one of 256 units."""
     from speechrnn.recurrence_triton import constants
 
-    assert [h for h in (96, 128, 256) if constants(64, h, torch.float16, False, shared * 1024)["KEPT"]] == kept
+    assert [
+        h for h in (96, 128, 256) if constants(64, h, torch.float16, False, shared * 1024)["KEPT"]
+    ] == kept
 
 
 def test_the_kernels_say_why_they_cannot_run(monkeypatch):
     from speechrnn import recurrence_triton
 
     layer = Recurrence(4, 300, backend="triton")
-    with pytest.raises(RuntimeError, match=r"'triton' cannot run here: hidden_size is 300: .* 256 units .* 'auto' or 'torch'"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"'triton' cannot run here: hidden_size is 300: .* 256 units .* 'auto' or 'torch'",
+    ):
         layer(torch.zeros(1, 2, 4), torch.zeros(1, 300))
     assert "complex64 has no kernel" in recurrence_triton.obstacle(DEVICE, torch.complex64, 16)
     monkeypatch.setattr(recurrence_triton, "INTERPRETED", False)
@@ -279,18 +340,24 @@ def test_auto_on_a_cpu_is_in_place_and_says_so_once(caplog):
 @pytest.mark.parametrize(("other", "expected"), [(2.0, "triton"), (0.4, "torch")])
 def test_auto_on_a_gpu_takes_what_a_trial_shows_to_be_faster(other, expected, monkeypatch, caplog):
     times = {"torch": other, "triton": 0.5}
-    monkeypatch.setattr(recurrence, "_milliseconds", lambda layer, backend, x, hidden: times[backend])
+    monkeypatch.setattr(
+        recurrence, "_milliseconds", lambda layer, backend, x, hidden: times[backend]
+    )
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     with caplog.at_level("INFO", "speechrnn"):
         assert Recurrence(4, 16)._measure(torch.zeros(2, 3, 4), torch.zeros(2, 16)) == expected
     said = f"torch {other:.2f} ms, triton 0.50 ms a layer"
-    assert caplog.messages == [f"recurrence: {expected} ({said}), for batch 2, 3 steps, 16 units, torch.float32 on a GPU"]
+    assert caplog.messages == [
+        f"recurrence: {expected} ({said}), for batch 2, 3 steps, 16 units, torch.float32 on a GPU"
+    ]
 
 
 def test_auto_on_a_gpu_tells_why_it_did_not_try_the_kernels(caplog):
     with caplog.at_level("INFO", "speechrnn"):
         assert Recurrence(4, 300)._measure(torch.zeros(2, 3, 4), torch.zeros(2, 300)) == "torch"
-    assert caplog.messages[0].startswith("recurrence: torch (hidden_size is 300: the kernels keep W_hh on the chip")
+    assert caplog.messages[0].startswith(
+        "recurrence: torch (hidden_size is 300: the kernels keep W_hh on the chip"
+    )
 
 
 @pytest.mark.skipif(not GPU, reason="needs a GPU")

@@ -2,35 +2,63 @@
 
 import importlib.util
 import json
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from conftest import DATA, ROOT
 
-from speechrnn import checkpoint
+from speechrnn import Recogniser, folder
 from speechrnn.cli import main
-from speechrnn.data import load_split
-from speechrnn.evaluation import evaluate_clips
-from speechrnn.model import Model, ModelConfig
+from speechrnn.config import ModelConfig
+from speechrnn.corpus import load_split
+from speechrnn.evaluation.clips import evaluate_clips
+from speechrnn.model import Model
+from speechrnn.network import Network
 
-ROOT = Path(__file__).parents[1]
-CORPUS = ROOT / "data" / "synthetic_commands"
 
-
-@pytest.fixture
-def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run of an untrained model, and a package without models to ship it to."""
-    clips = load_split(CORPUS, "v2-12", "validation", allow_partial=True)
+@pytest.fixture(scope="module")
+def evaluated_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of an untrained model, evaluated on both splits."""
+    run = tmp_path_factory.mktemp("runs") / "run"
+    clips = load_split(DATA, "v2-12", "validation", allow_partial=True)
     torch.manual_seed(0)
-    model = Model(ModelConfig(labels=clips.labels, hidden_size=8, layers=1)).eval()
+    config = ModelConfig(labels=clips.labels, hidden_size=8, layers=1)
+    weights = Model(config).arrays()
     recipe = "seed_everything: 1\ndata:\n  folder: /home/somebody/speech\n"
     facts = {"clips": {"training": 1}, "corpus": "speech_commands", "recipe": recipe, "torch": "2"}
     facts |= {"seed": 1, "epochs": 1, "best_epoch": 1, "date": "2026-01-01", "hardware": "none"}
-    scores = {"validation": evaluate_clips(model, clips, "v2-12", "validation").to_dict()}
-    checkpoint.save(model, tmp_path / "run" / "model", training=facts, scores=scores, card="")
-    monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path / "shipped")
-    return tmp_path / "run"
+    result = evaluate_clips(Recogniser(Network(config, weights), {}), clips, "v2-12", "validation")
+    scores = {"validation": result.figures()}
+    folder.save_folder(run / "model", config, weights, training=facts, scores=scores, card="")
+    corpus = ["--data", str(DATA), "--allow-partial"]
+    with pytest.MonkeyPatch.context() as patch:  # minutes instead of hours
+        patch.setattr("speechrnn.evaluation.results.HOURS", 120 / 3600)
+        patch.setattr("speechrnn.evaluation.spotting.ALONE_HOURS", 30 / 3600)
+        patch.setattr("speechrnn.evaluation.spotting.CUTS", 20)
+        assert main(["thresholds", str(run), *corpus, "--false-alarms-per-hour", "60"]) == 0
+        for split in ("validation", "testing"):
+            words = ["--split", split, "--streamed", "--noise", "--report", str(run / split)]
+            assert main(["evaluate", str(run), *corpus, *words]) == 0
+    return run
+
+
+@pytest.fixture
+def run_folder(evaluated_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the run, and a package without models to ship it to."""
+    monkeypatch.setattr(folder, "SHIPPED", tmp_path / "shipped")
+    return Path(shutil.copytree(evaluated_run, tmp_path / "run"))
+
+
+def change_report(run: Path, split: str, change: Callable[[dict[str, Any]], object]) -> None:
+    file = run / split / "report.json"
+    report = json.loads(file.read_text())
+    change(report)
+    file.write_text(json.dumps(report))
 
 
 def ship(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,55 +70,50 @@ def ship(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module.main()
 
 
-def evaluated(run: Path, split: str, *more: str) -> None:
-    report = str(run / split)
-    words = ["evaluate", str(run), "--data", str(CORPUS), "--split", split, "--allow-partial", "--report", report, *more]
-    assert main(words) == 0
-
-
-@pytest.fixture(autouse=True)
-def short_streams(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Minutes instead of hours."""
-    monkeypatch.setattr("speechrnn.events.HOURS", 120 / 3600)
-    monkeypatch.setattr("speechrnn.events.ALONE_HOURS", 30 / 3600)
-    monkeypatch.setattr("speechrnn.events.CUTS", 20)
-
-
-def test_shipped_model_tells_what_was_measured(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    evaluated(run_folder, "validation", "--false-alarms-per-hour", "60", "--noise")
-    evaluated(run_folder, "testing", "--streamed", "--noise")
+def test_shipped_model_tells_what_was_measured(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ship(run_folder, monkeypatch)
-    card = (checkpoint.SHIPPED / "tiny" / "README.md").read_text()
-    found = json.loads((run_folder / "testing" / "report.json").read_text())
-    assert f"accuracy {found['accuracy']:.2%}" in card and f"accuracy {found['stream']['accuracy']:.2%}" in card
-    assert "speechrnn classify --model tiny a.wav" in card and "| digital zero |" in card and "CC BY 4.0" in card
-    heard = found["events"]["scores"]["all"]
-    assert f"- testing: {100 * heard['miss_rate']:.1f} % of {heard['words']:,} words missed" in card
-    chosen = json.loads((run_folder / "model" / "thresholds.json").read_text())["thresholds"]
-    assert checkpoint.load("tiny").thresholds == chosen
+    card = (folder.SHIPPED / "tiny" / "README.md").read_text()
+    report = json.loads((run_folder / "testing" / "report.json").read_text())
+    assert f"accuracy {report['accuracy']:.2%}" in card
+    assert f"accuracy {report['stream']['accuracy']:.2%}" in card
+    assert "speechrnn classify --model tiny a.wav" in card
+    assert "| digital zero |" in card and "CC BY 4.0" in card
+    score = report["events"]["scores"]["all"]
+    missed = f"{100 * score['miss_rate']:.1f} % of {score['words']:,} words missed"
+    assert f"- testing: {missed}" in card
+    chosen = json.loads((run_folder / "model" / "thresholds.json").read_text())
+    assert json.loads((folder.SHIPPED / "tiny" / "thresholds.json").read_text()) == chosen
+    shipped = folder.read_folder("tiny")
+    assert shipped.thresholds == chosen["thresholds"]
     assert "folder: data/speech_commands" in card and "somebody" not in card
-    scores = checkpoint.read_config(checkpoint.SHIPPED / "tiny")["scores"]
-    assert set(scores) == {"validation", "validation_stream", "testing", "testing_stream"}
+    splits = {"validation", "validation_stream", "testing", "testing_stream"}
+    assert set(shipped.about["scores"]) == splits
+    trained = folder.read_folder(run_folder)
+    assert shipped.about["sha256"] == trained.about["sha256"]
 
 
 def test_report_without_a_stream_is_refused(
     run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for split in ("validation", "testing"):
-        evaluated(run_folder, split)
+    for name in ("stream", "events", "conditions"):
+        change_report(run_folder, "testing", lambda report, name=name: report.pop(name))
     with pytest.raises(SystemExit):
         ship(run_folder, monkeypatch)
-    assert "no conditions, events, stream: evaluate with --streamed --noise" in capsys.readouterr().err
+    message = "no conditions, events, stream: evaluate with --streamed --noise"
+    assert message in capsys.readouterr().err
+    assert not folder.SHIPPED.exists()
 
 
 def test_report_of_another_model_is_refused(
     run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for split in ("validation", "testing"):
-        evaluated(run_folder, split, "--streamed", "--noise")
-    found = json.loads((run_folder / "validation" / "report.json").read_text())
-    found["confusion"][0][0] += 1
-    (run_folder / "validation" / "report.json").write_text(json.dumps(found))
+    def one_more(report: dict[str, Any]) -> None:
+        report["confusion"][0][0] += 1
+
+    change_report(run_folder, "validation", one_more)
     with pytest.raises(SystemExit):
         ship(run_folder, monkeypatch)
     assert "is of another model" in capsys.readouterr().err
+    assert not folder.SHIPPED.exists()

@@ -1,4 +1,4 @@
-"""The corpus in `data/synthetic_commands/` is what `data/README.md` says, and its script renders it again."""
+"""The embedded corpus is what `data/README.md` says, and its script renders it again."""
 
 import importlib.util
 import shutil
@@ -17,7 +17,10 @@ WORDS = {*COMMANDS, *OTHER_WORDS}
 
 
 def names_by_split() -> dict[str, list[str]]:
-    names = {split: (CORPUS / f"{split}_list.txt").read_text().split() for split in ("validation", "testing")}
+    names = {
+        split: (CORPUS / f"{split}_list.txt").read_text().split()
+        for split in ("validation", "testing")
+    }
     every_name = {path.relative_to(CORPUS).as_posix() for path in CORPUS.glob("[a-z]*/*.ogg")}
     names["training"] = sorted(every_name.difference(*names.values()))
     return names
@@ -26,20 +29,26 @@ def names_by_split() -> dict[str, list[str]]:
 def espeak_version() -> str:
     if shutil.which("espeak-ng") is None:
         return "none"
-    return subprocess.run(["espeak-ng", "--version"], check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        ["espeak-ng", "--version"], check=True, capture_output=True, text=True
+    ).stdout
 
 
 @pytest.fixture(scope="module")
 def script():
     pytest.importorskip("soxr", reason="the rendering script resamples with soxr")
-    spec = importlib.util.spec_from_file_location("make_synthetic_commands", DATA / "make_synthetic_commands.py")
+    spec = importlib.util.spec_from_file_location(
+        "make_synthetic_commands", DATA / "make_synthetic_commands.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 def test_no_speaker_is_in_two_splits():
-    speakers = [{name.split("/")[1].split("_")[0] for name in names} for names in names_by_split().values()]
+    speakers = [
+        {name.split("/")[1].split("_")[0] for name in names} for names in names_by_split().values()
+    ]
     assert sum(map(len, speakers)) == len(set.union(*speakers)) == 60
 
 
@@ -75,11 +84,18 @@ def test_corpus_is_below_15_megabytes():
 
 
 def test_babble_says_none_of_the_words(script):
-    spoken = {word.strip(".,").lower() for sentence in script.BABBLE_SENTENCES for word in sentence.split()}
+    spoken = {
+        word.strip(".,").lower()
+        for sentence in script.BABBLE_SENTENCES
+        for word in sentence.split()
+    }
     assert spoken.isdisjoint(WORDS)
 
 
-@pytest.mark.skipif("1.51" not in espeak_version(), reason="the corpus is of espeak-ng 1.51 (apt-get install espeak-ng)")
+@pytest.mark.skipif(
+    "1.51" not in espeak_version(),
+    reason="the corpus is of espeak-ng 1.51 (apt-get install espeak-ng)",
+)
 @pytest.mark.parametrize("split", ["training", "validation", "testing"])
 def test_rendering_again_gives_the_stored_clip_and_no_other(script, split):
     clips = script.clips_of(split)

@@ -1,13 +1,24 @@
-"""Each format to the letter, as its readers expect it, and times that run forward whatever comes in."""
+"""Each format to the letter, as its readers expect it, and times that always run forward."""
 
 import json
 
 import pytest
 
 from speechrnn import Detection
-from speechrnn.transcripts import AT_THE_END, FORMATS, OF_ONE_RECORDING, entry, lines, read_labels, textgrid
+from speechrnn.transcripts import (
+    AT_THE_END,
+    FORMATS,
+    OF_ONE_RECORDING,
+    entry,
+    lines,
+    read_labels,
+    textgrid,
+)
 
-WORDS = [Detection(0.51, 0.93, "yes", 0.95123, 1.2), Detection(3661.0004, 3661.5, "no", 0.9, 3662.0)]
+WORDS = [
+    Detection(0.51, 0.93, "yes", 0.95123, 1.2),
+    Detection(3661.0004, 3661.5, "no", 0.9, 3662.0),
+]
 
 TEXTS = {
     "tsv": "0.51\t0.93\tyes\t0.95\n3661.00\t3661.50\tno\t0.90\n",
@@ -87,7 +98,10 @@ def test_entry_holds_path_times_label_and_score():
 
 
 def test_vtt_escapes_what_would_be_a_tag():
-    assert list(lines("vtt", [Detection(0, 1, "rock & <roll>", 1, 1)], ""))[1].splitlines()[1] == "rock &amp; &lt;roll&gt;"
+    assert (
+        list(lines("vtt", [Detection(0, 1, "rock & <roll>", 1, 1)], ""))[1].splitlines()[1]
+        == "rock &amp; &lt;roll&gt;"
+    )
 
 
 def test_textgrid_is_to_the_letter():
@@ -99,7 +113,10 @@ def test_textgrid_without_words_is_one_empty_interval():
     assert textgrid([], 1.5).endswith('xmin = 0.0\n            xmax = 1.5\n            text = ""')
 
 
-CROSSED = [Detection(*times, "no", 0.9, 9) for times in ((0.5, 1.5), (1.2, 1.4), (1.3, 2.0), (2.0, 2.0), (0.1, 0.2), (5, 6))]
+CROSSED = [
+    Detection(*times, "no", 0.9, 9)
+    for times in ((0.5, 1.5), (1.2, 1.4), (1.3, 2.0), (2.0, 2.0), (0.1, 0.2), (5, 6))
+]
 
 
 @pytest.mark.parametrize(("form", "point"), [("srt", ","), ("vtt", ".")])
@@ -116,7 +133,10 @@ def test_times_of_subtitles_do_not_overlap_or_go_back(form, point):
 
 
 def test_intervals_of_a_textgrid_follow_each_other_without_a_gap():
-    rows = [line.split(" = ") for line in textgrid(CROSSED, 4.0).split("intervals: size")[1].splitlines()]
+    rows = [
+        line.split(" = ")
+        for line in textgrid(CROSSED, 4.0).split("intervals: size")[1].splitlines()
+    ]
     starts = [float(row[1]) for row in rows if row[0].strip() == "xmin"]
     ends = [float(row[1]) for row in rows if row[0].strip() == "xmax"]
     assert starts[0] == 0 and ends[-1] == 6
@@ -134,8 +154,13 @@ def test_frequencies_and_points_of_audacity_are_no_words_of_their_own():
     assert read_labels(text, "") == [(0.5, 0.5, "click"), (1, 2, "")]
 
 
-@pytest.mark.parametrize("line", ["yes", "1\tyes", "2\t1\tyes", "-1\t1\tyes", "0\tinf\tyes", "nan\t1\tyes", "0.5 0.9 yes"])
+@pytest.mark.parametrize(
+    "line",
+    ["yes", "1\tyes", "2\t1\tyes", "-1\t1\tyes", "0\tinf\tyes", "nan\t1\tyes", "0.5 0.9 yes"],
+)
 def test_line_that_is_no_label_is_named(line):
-    with pytest.raises(ValueError, match=r"^track.txt, line 2: .*expected start TAB end TAB label") as info:
+    with pytest.raises(
+        ValueError, match=r"^track.txt, line 2: .*expected start TAB end TAB label"
+    ) as info:
         read_labels(f"0\t1\tno\n{line}\n", "track.txt")
     assert repr(line) in str(info.value)

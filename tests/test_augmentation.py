@@ -1,4 +1,4 @@
-"""What `speechrnn.augment` promises: nothing beyond what was asked, noise at the ratio drawn, masks no larger than said."""
+"""What `speechrnn.training.augmentation` promises: the changes asked for, within their bounds."""
 
 import math
 from collections import Counter
@@ -9,13 +9,13 @@ import torch
 from tolerances import LOG_POWER
 from torch import Tensor
 
-from speechrnn.augment import Augmentation
+from speechrnn.training.augmentation import Augmentation
 
 FLOOR = 1e-6
 SILENCE = math.log(FLOOR)
 NOTHING = Augmentation(
-    speed=0, voice=0, shift_frames=0, gain_db=0, noise_probability=0, snr_low_db=0, snr_high_db=0,
-    time_masks=0, time_mask_frames=0, mel_masks=0, mel_mask_bands=0, strange=0,
+    shift_frames=0, gain_db=0, noise_probability=0, snr_low_db=0, snr_high_db=0,
+    time_masks=0, time_mask_frames=0, mel_masks=0, mel_mask_bands=0, pseudo_words=0,
 )  # fmt: skip
 NO_NOISE = torch.empty(0, 40)
 
@@ -51,24 +51,35 @@ def seeded() -> None:
 @pytest.mark.parametrize("level", [1e4, 1.0, 1e-5, 0.0])
 def test_zeros_change_nothing_but_the_last_digit(level: float) -> None:
     log_mel = frames(level * random(5, 99, 40).square())
-    torch.testing.assert_close(NOTHING(log_mel, random(200, 40), FLOOR), log_mel, rtol=0, atol=LOG_POWER)
+    torch.testing.assert_close(
+        NOTHING(log_mel, random(200, 40), FLOOR), log_mel, rtol=0, atol=LOG_POWER
+    )
     unknown = torch.ones(5, dtype=torch.bool)
-    assert NOTHING.make_strange(log_mel, unknown).equal(log_mel)
+    assert NOTHING.make_pseudo_words(log_mel, unknown).equal(log_mel)
 
 
-@pytest.mark.parametrize("sizes", [{"time_mask_frames": 0, "mel_mask_bands": 0}, {"time_masks": 0, "mel_masks": 0}])
+@pytest.mark.parametrize(
+    "sizes", [{"time_mask_frames": 0, "mel_mask_bands": 0}, {"time_masks": 0, "mel_masks": 0}]
+)
 def test_masks_of_no_size_or_number_change_nothing(sizes: dict[str, int]) -> None:
     log_mel = random(5, 99, 40)
-    masked = replace(NOTHING, **{"time_masks": 2, "mel_masks": 2, "time_mask_frames": 9, "mel_mask_bands": 9} | sizes)
+    masked = replace(
+        NOTHING,
+        **{"time_masks": 2, "mel_masks": 2, "time_mask_frames": 9, "mel_mask_bands": 9} | sizes,
+    )
     torch.testing.assert_close(masked(log_mel, NO_NOISE, FLOOR), log_mel, rtol=0, atol=LOG_POWER)
 
 
 def test_input_is_left_as_it_was() -> None:
-    log_mel, noise, unknown = random(5, 99, 40), random(400, 40), torch.tensor([True, False, True, True, False])
+    log_mel, noise, unknown = (
+        random(5, 99, 40),
+        random(400, 40),
+        torch.tensor([True, False, True, True, False]),
+    )
     copies = log_mel.clone(), noise.clone(), unknown.clone()
-    everything = Augmentation(speed=0.1, voice=0.1, time_masks=2, mel_masks=2, strange=1)
+    everything = Augmentation(time_masks=2, mel_masks=2, pseudo_words=1)
     everything(log_mel, noise, FLOOR)
-    everything.make_strange(log_mel, unknown)
+    everything.make_pseudo_words(log_mel, unknown)
     assert log_mel.equal(copies[0]) and noise.equal(copies[1]) and unknown.equal(copies[2])
 
 
@@ -83,52 +94,12 @@ def test_shift_goes_up_to_its_bound_to_both_sides_and_fills_with_silence() -> No
         place = int(row[:, 0].argmax())
         shift = place + 1 - round(power(row[place, 0]).item())
         expected = torch.full((length, 4), SILENCE)
-        expected[max(0, shift) : length + min(0, shift)] = clips[0, max(0, -shift) : length - max(0, shift)]
+        expected[max(0, shift) : length + min(0, shift)] = clips[
+            0, max(0, -shift) : length - max(0, shift)
+        ]
         torch.testing.assert_close(row, expected, rtol=0, atol=LOG_POWER)
         shifts.add(shift)
     assert shifts == set(range(-reach, reach + 1))
-
-
-def edges(clip: Tensor) -> tuple[float, float, float]:
-    """Where a block of power begins and ends in time, frames, and its middle in mel, bands; between frames by its own level."""
-    level = clip - SILENCE
-    over_time, over_mel = level.amax(1) / level.max(), level.amax(0)
-    inside = (over_time > 0.5).nonzero()[:, 0]
-    return float(inside[0]), float(inside[-1]), float((over_mel * torch.arange(len(over_mel))).sum() / over_mel.sum())
-
-
-def test_speed_stretches_about_the_middle_up_to_its_bound_and_leaves_the_bands() -> None:
-    block = torch.full((1_000, 99, 40), SILENCE)
-    block[:, 39:60, 18:23] = 0.0  # 10 frames to either side of the middle
-    lengths = []
-    for clip in replace(NOTHING, speed=0.3)(block, NO_NOISE, FLOOR):
-        start, end, band = edges(clip)
-        assert abs((start + end) / 2 - 49) <= 0.5
-        assert band == pytest.approx(20, abs=1e-3)
-        lengths.append(end - start)
-    assert min(lengths) <= 2 * 10.5 / 1.25 and max(lengths) >= 2 * 10.5 / 0.75
-    assert min(lengths) >= 2 * 10.5 / 1.3 - 1 and max(lengths) <= 2 * 10.5 / 0.7 + 1
-
-
-def test_voice_stretches_from_the_lowest_band_up_to_its_bound_and_leaves_the_time() -> None:
-    block = torch.full((1_000, 99, 40), SILENCE)
-    block[:, 39:60, 18:23] = 0.0
-    bands = []
-    for clip in replace(NOTHING, voice=0.2)(block, NO_NOISE, FLOOR):
-        start, end, band = edges(clip)
-        assert (start, end) == (39, 59)
-        bands.append(band)
-    assert 20 / 1.2 - 0.5 <= min(bands) < 20 / 1.17
-    assert 20 / 0.83 < max(bands) <= 20 / 0.8 + 0.5
-
-
-def test_words_that_are_stretched_over_the_edge_leave_silence_and_no_hole() -> None:
-    loud = torch.zeros(200, 99, 40)
-    changed = replace(NOTHING, speed=0.2, voice=0.2)(loud, NO_NOISE, FLOOR)
-    assert changed.isfinite().all()
-    faster = changed[:, 0, 20] < SILENCE / 2
-    assert 0.3 < faster.float().mean() < 0.7  # what was shortened ends in silence, the rest does not
-    assert (changed[:, 49] > -1e-3).all()  # in mel the highest band goes on
 
 
 def test_gain_lies_within_its_bounds_and_is_one_number_a_clip() -> None:
@@ -142,7 +113,9 @@ def test_gain_lies_within_its_bounds_and_is_one_number_a_clip() -> None:
 
 def test_gain_does_not_raise_silence() -> None:
     silent = torch.full((50, 10, 4), SILENCE)
-    torch.testing.assert_close(replace(NOTHING, gain_db=20)(silent, NO_NOISE, FLOOR), silent, rtol=0, atol=LOG_POWER)
+    torch.testing.assert_close(
+        replace(NOTHING, gain_db=20)(silent, NO_NOISE, FLOOR), silent, rtol=0, atol=LOG_POWER
+    )
 
 
 def added_noise(augmentation: Augmentation, clips: Tensor, noise: Tensor) -> Tensor:
@@ -161,13 +134,19 @@ def test_noise_has_the_ratio_drawn(snr_db: float, level: float) -> None:
     quiet_half = torch.ones(1_000, 1)
     quiet_half[500:] = 1e-4  # quiet parts of a noise are raised too
     noise = frames(0.1 * quiet_half * random(1_000, 40, seed=1).square())
-    added = added_noise(replace(NOTHING, noise_probability=1, snr_low_db=snr_db, snr_high_db=snr_db), clips, noise)
-    torch.testing.assert_close(measured_snr(clips, added), torch.full((20,), snr_db).double(), atol=0.02, rtol=0)
+    added = added_noise(
+        replace(NOTHING, noise_probability=1, snr_low_db=snr_db, snr_high_db=snr_db), clips, noise
+    )
+    torch.testing.assert_close(
+        measured_snr(clips, added), torch.full((20,), snr_db).double(), atol=0.02, rtol=0
+    )
 
 
 def test_ratios_fill_their_range() -> None:
     clips, noise = frames(random(2_000, 10, 8).square()), frames(random(500, 8, seed=1).square())
-    added = added_noise(replace(NOTHING, noise_probability=1, snr_low_db=5, snr_high_db=30), clips, noise)
+    added = added_noise(
+        replace(NOTHING, noise_probability=1, snr_low_db=5, snr_high_db=30), clips, noise
+    )
     measured = measured_snr(clips, added)
     assert 4.99 < measured.min() < 5.2 and 29.8 < measured.max() < 30.01
     assert measured.mean().item() == pytest.approx(17.5, abs=0.7)
@@ -175,16 +154,25 @@ def test_ratios_fill_their_range() -> None:
 
 def test_noise_comes_from_every_place_of_the_noise() -> None:
     ramp = frames(torch.arange(1.0, 31.0)[:, None].expand(30, 4))
-    added = added_noise(replace(NOTHING, noise_probability=1), frames(torch.ones(1_000, 10, 4)), ramp)[:, :, 0]
-    starts = {round((row[0] / (row[1] - row[0])).item()) for row in added}  # a scaled ramp still tells where it starts
+    added = added_noise(
+        replace(NOTHING, noise_probability=1), frames(torch.ones(1_000, 10, 4)), ramp
+    )[:, :, 0]
+    starts = {
+        round((row[0] / (row[1] - row[0])).item()) for row in added
+    }  # a scaled ramp still tells where it starts
     assert starts == set(range(1, 22))
 
 
 def test_noise_keeps_the_shape_of_its_frames_and_bands() -> None:
-    clips, noise = frames(torch.ones(5, 30, 40)), frames(random(30, 40, seed=1).square())  # one place to take it from
+    clips, noise = (
+        frames(torch.ones(5, 30, 40)),
+        frames(random(30, 40, seed=1).square()),
+    )  # one place to take it from
     added = added_noise(replace(NOTHING, noise_probability=1), clips, noise)
     for clip in added:
-        torch.testing.assert_close(clip / clip.mean(), power(noise) / power(noise).mean(), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(
+            clip / clip.mean(), power(noise) / power(noise).mean(), rtol=1e-3, atol=1e-4
+        )
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.3, 0.8, 1.0])
@@ -192,13 +180,17 @@ def test_share_of_noisy_clips_is_the_probability(probability: float) -> None:
     clips, noise = frames(random(4_000, 10, 4).square()), frames(random(100, 4, seed=1).square())
     added = added_noise(replace(NOTHING, noise_probability=probability), clips, noise)
     noisy = added.sum((1, 2)) > 0.5 * power(clips).sum((1, 2))
-    assert noisy.float().mean().item() == pytest.approx(probability, abs=0.03 if 0 < probability < 1 else 0)
+    assert noisy.float().mean().item() == pytest.approx(
+        probability, abs=0.03 if 0 < probability < 1 else 0
+    )
 
 
 @pytest.mark.parametrize("length", [0, 49])
 def test_noise_shorter_than_a_clip_is_left_out(length: int) -> None:
     clips = frames(random(4, 50, 40).square())
-    noisy = replace(NOTHING, noise_probability=1)(clips, frames(random(length, 40, seed=1).square()), FLOOR)
+    noisy = replace(NOTHING, noise_probability=1)(
+        clips, frames(random(length, 40, seed=1).square()), FLOOR
+    )
     torch.testing.assert_close(noisy, clips, rtol=0, atol=LOG_POWER)
 
 
@@ -216,7 +208,7 @@ def test_digital_silence_stays_finite(quiet: str) -> None:
 
 
 @pytest.mark.parametrize(("axis", "masks", "size"), [(1, 1, 10), (1, 3, 10), (2, 1, 5), (2, 2, 5)])
-def test_masks_are_no_more_and_no_larger_than_said(axis: int, masks: int, size: int) -> None:
+def test_masks_are_no_more_and_no_larger_than_asked(axis: int, masks: int, size: int) -> None:
     names = ("time_masks", "time_mask_frames") if axis == 1 else ("mel_masks", "mel_mask_bands")
     log_mel = random(400, 99, 40) + 7
     masked = replace(NOTHING, **{names[0]: masks, names[1]: size})(log_mel, NO_NOISE, FLOOR)
@@ -226,13 +218,19 @@ def test_masks_are_no_more_and_no_larger_than_said(axis: int, masks: int, size: 
     assert max(map(len, runs)) == masks
     assert max(map(sum, runs)) <= masks * size
     if masks == 1:
-        assert {sum(run) for run in runs} == set(range(size + 1)), "every size from none to the largest"
-    assert changed.any(0)[:-1].all(), "every place is masked in some clip"  # but the last: SpecAugment starts in [0, T - t)
+        assert {sum(run) for run in runs} == set(range(size + 1)), (
+            "every size from none to the largest"
+        )
+    assert changed.any(0)[:-1].all(), (
+        "every place is masked in some clip"
+    )  # but the last: SpecAugment starts in [0, T - t)
 
 
 def test_masked_value_is_the_mean_of_the_clip_and_the_rest_is_kept() -> None:
     log_mel = random(50, 99, 40) + torch.arange(50.0)[:, None, None] / 5
-    masked = replace(NOTHING, time_masks=2, time_mask_frames=10, mel_masks=2, mel_mask_bands=5)(log_mel, NO_NOISE, FLOOR)
+    masked = replace(NOTHING, time_masks=2, time_mask_frames=10, mel_masks=2, mel_mask_bands=5)(
+        log_mel, NO_NOISE, FLOOR
+    )
     changed = ~torch.isclose(masked, log_mel, atol=1e-4)
     assert 0.02 < changed.float().mean() < 0.4
     mean = log_mel.mean((1, 2), keepdim=True).expand_as(masked)
@@ -240,12 +238,16 @@ def test_masked_value_is_the_mean_of_the_clip_and_the_rest_is_kept() -> None:
 
 
 def test_clips_of_a_batch_differ_from_each_other() -> None:
-    clips = Augmentation()(frames(random(1, 99, 40).square()).expand(20, -1, -1), frames(random(500, 40).square()), FLOOR)
+    clips = Augmentation()(
+        frames(random(1, 99, 40).square()).expand(20, -1, -1),
+        frames(random(500, 40).square()),
+        FLOOR,
+    )
     assert len({str(clip.tolist()) for clip in clips}) == 20
 
 
 def test_same_torch_seed_gives_the_same_and_another_seed_another() -> None:
-    everything = Augmentation(time_masks=1, mel_masks=1, strange=0.5)
+    everything = Augmentation(time_masks=1, mel_masks=1, pseudo_words=0.5)
     clips, noise, unknown = (
         frames(random(12, 99, 40).square()),
         frames(random(500, 40, seed=1).square()),
@@ -254,7 +256,7 @@ def test_same_torch_seed_gives_the_same_and_another_seed_another() -> None:
 
     def augmented(seed: int) -> tuple[Tensor, Tensor]:
         torch.manual_seed(seed)
-        return everything(clips, noise, FLOOR), everything.make_strange(clips, unknown)
+        return everything(clips, noise, FLOOR), everything.make_pseudo_words(clips, unknown)
 
     one, again, other = augmented(1), augmented(1), augmented(2)
     assert one[0].equal(again[0]) and one[1].equal(again[1])
@@ -262,15 +264,24 @@ def test_same_torch_seed_gives_the_same_and_another_seed_another() -> None:
 
 
 def test_defaults_reach_as_far_as_the_recipes_they_come_from() -> None:
-    assert (Augmentation().shift_frames, Augmentation().noise_probability, Augmentation().strange) == (10, 0.8, 0)
+    assert (
+        Augmentation().shift_frames,
+        Augmentation().noise_probability,
+        Augmentation().pseudo_words,
+    ) == (10, 0.8, 0)
     clips = torch.full((500, 99, 2), SILENCE)
     clips[:, 50] = 0
-    places = replace(NOTHING, shift_frames=Augmentation().shift_frames)(clips, NO_NOISE, FLOOR)[:, :, 0].argmax(1) - 50
+    places = (
+        replace(NOTHING, shift_frames=Augmentation().shift_frames)(clips, NO_NOISE, FLOOR)[
+            :, :, 0
+        ].argmax(1)
+        - 50
+    )
     assert (places.min(), places.max()) == (-10, 10)
     assert math.isclose(places.float().mean().item(), 0, abs_tol=1)
 
 
-# Words nobody said
+# Words that nobody said
 
 
 def kind_of(made: Tensor, word: Tensor, clips: Tensor, unknown: Tensor) -> str:
@@ -285,32 +296,37 @@ def kind_of(made: Tensor, word: Tensor, clips: Tensor, unknown: Tensor) -> str:
             if (made[:cut] == clips[:, :cut]).all((1, 2)).any():
                 return "begins as any clip"
     both = (words.exp() + word.exp()).log()
-    assert torch.isclose(made, both, rtol=0, atol=LOG_POWER).all((1, 2)).any(), "made of something else"
+    assert torch.isclose(made, both, rtol=0, atol=LOG_POWER).all((1, 2)).any(), (
+        "made of something else"
+    )
     return "two at once"
 
 
-def test_strange_words_are_a_quarter_each_of_four_kinds() -> None:
+def test_pseudo_words_are_a_quarter_each_of_four_kinds() -> None:
     clips, unknown = random(600, 30, 4), torch.arange(600) % 2 == 0
-    strange = replace(NOTHING, strange=1).make_strange(clips, unknown)
-    kinds = Counter(kind_of(made, word, clips, unknown) for made, word in zip(strange[unknown], clips[unknown], strict=True))
+    made = replace(NOTHING, pseudo_words=1).make_pseudo_words(clips, unknown)
+    kinds = Counter(
+        kind_of(one, word, clips, unknown)
+        for one, word in zip(made[unknown], clips[unknown], strict=True)
+    )
     assert set(kinds) == {"reversed", "two at once", "goes on as another", "begins as any clip"}
     assert all(count / 300 == pytest.approx(1 / 4, abs=0.1) for count in kinds.values()), kinds
 
 
-def test_only_unknown_words_are_made_strange() -> None:
+def test_only_unknown_words_become_pseudo_words() -> None:
     log_mel, unknown = random(200, 30, 4), torch.arange(200) % 2 == 0
-    strange = replace(NOTHING, strange=1).make_strange(log_mel, unknown)
-    assert strange[~unknown].equal(log_mel[~unknown])
-    changed = (strange != log_mel).any((1, 2))
+    made = replace(NOTHING, pseudo_words=1).make_pseudo_words(log_mel, unknown)
+    assert made[~unknown].equal(log_mel[~unknown])
+    changed = (made != log_mel).any((1, 2))
     assert changed[unknown].float().mean() > 0.95, "a word may go on as itself"
 
 
-def test_commands_only_begin_strange_words_and_end_within_their_middle_third() -> None:
-    """A whole command in a strange word would teach that commands are unknown."""
+def test_commands_only_begin_pseudo_words_and_end_within_their_middle_third() -> None:
+    """A whole command in a pseudo-word would teach that commands are unknown."""
     clips, unknown = random(600, 30, 4), torch.arange(600) % 2 == 0
     clips[~unknown] = math.nan  # and shows wherever a piece of it went
-    strange = replace(NOTHING, strange=1).make_strange(clips, unknown)[unknown]
-    taken = strange.isnan().any(2)
+    made = replace(NOTHING, pseudo_words=1).make_pseudo_words(clips, unknown)[unknown]
+    taken = made.isnan().any(2)
     lengths = set(taken.sum(1).tolist())
     assert lengths == {0, *range(10, 20)}
     assert all(row[: row.sum()].all() for row in taken), "from the first frame on"
@@ -318,10 +334,10 @@ def test_commands_only_begin_strange_words_and_end_within_their_middle_third() -
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_share_of_strange_words_is_what_was_asked(share: float) -> None:
+def test_share_of_pseudo_words_is_what_was_asked(share: float) -> None:
     log_mel, unknown = random(4_000, 9, 2), torch.arange(4_000) % 2 == 0
-    strange = replace(NOTHING, strange=share).make_strange(log_mel, unknown)
-    changed = (strange != log_mel).any((1, 2))
+    made = replace(NOTHING, pseudo_words=share).make_pseudo_words(log_mel, unknown)
+    changed = (made != log_mel).any((1, 2))
     assert changed[unknown].float().mean().item() == pytest.approx(share, abs=0.03)
 
 
@@ -329,5 +345,5 @@ def test_share_of_strange_words_is_what_was_asked(share: float) -> None:
 def test_batch_with_no_or_one_unknown_word_is_no_trouble(count: int) -> None:
     log_mel, unknown = random(4, 30, 4), torch.arange(4) < count
     for _ in range(20):
-        strange = replace(NOTHING, strange=1).make_strange(log_mel, unknown)
-        assert strange.isfinite().all() and strange[count:].equal(log_mel[count:])
+        made = replace(NOTHING, pseudo_words=1).make_pseudo_words(log_mel, unknown)
+        assert made.isfinite().all() and made[count:].equal(log_mel[count:])

@@ -1,0 +1,202 @@
+"""A report as files: one HTML page that needs nothing else, the same as Markdown, and as JSON.
+
+In: sections of text, tables and figures; `sections` makes them from results. Out: a folder whose
+files are all written or, if one cannot be, are left as they were. How the page looks is in
+`report.html`.
+"""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from matplotlib.figure import Figure
+
+from speechrnn.evaluation import plots, text
+from speechrnn.evaluation.clips import WORST, ClipResult
+from speechrnn.evaluation.results import ModelResult, StreamResult
+from speechrnn.evaluation.tables import latex, markdown, numeric
+from speechrnn.files import write_files
+
+TEMPLATE = Path(__file__).with_name("report.html")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report; what it has is shown in this order.
+
+    Args:
+        title: its heading.
+        text: a paragraph.
+        rows: a table, its head first.
+        pictures: by the names of their files, without `.png`.
+        code: to be copied as it is.
+    """
+
+    title: str
+    text: str = ""
+    rows: Sequence[Sequence[str]] = ()
+    pictures: Mapping[str, Figure] = field(default_factory=dict)
+    code: Sequence[str] = ()
+
+
+def write_report(folder: Path, results: Sequence[ModelResult]) -> list[Path]:
+    """Write the report of one model or of several on the same clips; see `write_sections`."""
+    title, headline = heading([result.clips for result in results])
+    return write_sections(folder, title, headline, sections(results), text.as_json(results))
+
+
+def write_sections(
+    folder: Path,
+    title: str,
+    headline: Sequence[tuple[str, str]],
+    sections: Sequence[Section],
+    numbers: Mapping[str, Any],
+) -> list[Path]:
+    """Write `report.html`, `report.md`, `report.json` and each picture as PNG.
+
+    Args:
+        folder: where; it is made.
+        title: of the whole.
+        headline: names and values of the figures that stand first.
+        sections: of the page, in order.
+        numbers: for `report.json`.
+
+    Returns:
+        The files.
+
+    Raises:
+        OSError: if one cannot be written; then none is.
+    """
+    pictures = {
+        name: plots.png(figure) for section in sections for name, figure in section.pictures.items()
+    }
+    environment = Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+    )
+    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        title=title,
+        headline=headline,
+        sections=sections,
+        pictures={
+            name: f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+            for name, picture in pictures.items()
+        },
+        numeric=numeric,
+    )
+    texts = {
+        "report.html": page,
+        "report.md": _markdown(title, headline, sections),
+        "report.json": json.dumps(numbers, indent=2),
+    }
+    files = {folder / f"{name}.png": picture for name, picture in pictures.items()}
+    for name, content in texts.items():
+        # A file's name need not be UTF-8.
+        files[folder / name] = f"{content}\n".encode(errors="surrogateescape")
+    write_files(files)
+    return list(files)
+
+
+def heading(results: Sequence[ClipResult]) -> tuple[str, list[tuple[str, str]]]:
+    """Title and headline for the results of one model or of several."""
+    first, (low, high) = results[0], results[0].interval
+    if len(results) > 1:  # a table of them comes first
+        models = f"{len(results)} models, {first.protocol} {first.split}, {first.clips:,} clips"
+        return models, []
+    return first.title, [
+        (f"accuracy, 95 % interval {low:.2%} to {high:.2%}", f"{first.accuracy:.2%}"),
+        ("mean over classes", f"{first.mean_accuracy:.2%}"),
+        ("macro F1", f"{first.macro_f1:.2%}"),
+        ("calibration error", f"{first.calibration_error:.2%}"),
+        ("clips", f"{first.clips:,}"),
+    ]
+
+
+def sections(results: Sequence[ModelResult]) -> list[Section]:
+    """All that a report shows below its headline."""
+    clips = [result.clips for result in results]
+    several = len(results) > 1
+    parts = _comparison(clips) if several else []
+    for number, result in enumerate(results, 1):
+        name = result.clips.model.name if result.clips.model else ""
+        # Behind the names of pictures, and behind titles, where there are several models.
+        suffix, of = (f"-{number}", f": {name}") if several else ("", "")
+        parts += _of_clips(result.clips, suffix, of)
+        if result.stream:
+            parts += _of_stream(result.stream, name, suffix, of)
+        if result.conditions is not None:
+            picture = {f"noise{suffix}": plots.noise(result.conditions, name)}
+            rows = text.condition_rows(result.conditions)
+            parts.append(Section(f"Under hard conditions{of}", "", rows, picture))
+    paper = text.paper_rows(clips)
+    return [*parts, Section("For a paper", code=[markdown(paper), latex(paper)])]
+
+
+def _comparison(results: Sequence[ClipResult]) -> list[Section]:
+    """Several models on the same clips."""
+    meaning = (
+        "McNemar's exact test: p is the chance of such a difference or a larger one between models "
+        "that are equally good."
+    )
+    differences = text.difference_rows(text.mcnemar_tests(results))
+    return [
+        Section("Models", rows=text.comparison_rows(results)),
+        Section("Differences", meaning, rows=differences),
+    ]
+
+
+def _of_clips(result: ClipResult, suffix: str, of: str) -> list[Section]:
+    """Each word, the calibration and the worst mistakes."""
+    mistakes = result.mistakes
+    rows = [
+        [mistake.label, mistake.answer, f"{mistake.score:.2f}", mistake.name]
+        for mistake in mistakes[:WORST]
+    ]
+    head = ["spoken", "answered", "probability", "clip"]
+    confusion = plots.confusion(result, f"{result.title}: {result.accuracy:.1%}")
+    return [
+        Section(
+            f"Words{of}", rows=text.label_rows(result), pictures={f"confusion{suffix}": confusion}
+        ),
+        Section(
+            f"Calibration{of}",
+            "Is an answer right as often as its probability tells? Where the dots lie under the "
+            "diagonal, the model is too sure of itself.",
+            pictures={f"reliability{suffix}": plots.reliability(result, result.title)},
+        ),
+        Section(
+            f"Worst mistakes{of}",
+            f"The most probable of {len(mistakes):,} wrong answers."
+            if mistakes
+            else "No clip was answered wrongly.",
+            rows=[head, *rows] if rows else [],
+        ),
+    ]
+
+
+def _of_stream(result: StreamResult, name: str, suffix: str, of: str) -> list[Section]:
+    """The clips in one stream, the words found there, and false alarms where no word is."""
+    picture = {f"detection_errors{suffix}": plots.detection_errors(result.spotting, name)}
+    words = f"{text.spotting_summary(result.spotting)}."
+    return [
+        Section(
+            f"All clips in one stream{of}",
+            f"{text.summary(result.clips)}.",
+            text.label_rows(result.clips),
+        ),
+        Section(f"Words in a stream{of}", words, text.spotting_rows(result.spotting), picture),
+        Section(f"Where no word is{of}", rows=text.alone_rows(result.false_alarms_alone)),
+    ]
+
+
+def _markdown(title: str, headline: Sequence[tuple[str, str]], sections: Sequence[Section]) -> str:
+    parts = [f"# {title}", "\n".join(f"- {name}: {value}" for name, value in headline)]
+    for section in sections:
+        table = markdown(section.rows) if section.rows else ""
+        parts += [f"## {section.title}", section.text, table]
+        parts += [f"![{section.title}]({name}.png)" for name in section.pictures]
+        parts += [f"```\n{code}\n```" for code in section.code]
+    return "\n\n".join(filter(None, parts))

@@ -1,0 +1,105 @@
+"""Everything that is measured of a model on a split, as plain data; and its stream, run once.
+
+In: a recogniser, clips, noises. Out: a `StreamResult`; a `ModelResult` holds it beside the others.
+It knows no files, texts or pictures.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from speechrnn.corpus import Clips, join_noises
+from speechrnn.evaluation.clips import ClipResult, MeasuredModel
+from speechrnn.evaluation.recordings import JoinedRecording, clip_answers, posteriors
+from speechrnn.evaluation.spotting import (
+    SpottingResult,
+    evaluate_spotting,
+    false_alarms_per_hour,
+    recordings_without_words,
+)
+from speechrnn.recogniser import Recogniser
+
+HOURS = 2.0  # the least that a joined recording lasts: half a false alarm an hour is one
+
+
+@dataclass(frozen=True)
+class StreamResult:
+    """A split as one recording.
+
+    Args:
+        clips: the answers for its clips.
+        spotting: its words, found by thresholds.
+        false_alarms_alone: an hour, where no word of the model is spoken, by the kind of sound.
+    """
+
+    clips: ClipResult
+    spotting: SpottingResult
+    false_alarms_alone: dict[str, float]
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """What was measured of a model.
+
+    Args:
+        clips: its answers, each clip alone.
+        stream: all clips in one stream, if that was asked for.
+        conditions: share of right answers by condition, if that was asked for.
+    """
+
+    clips: ClipResult
+    stream: StreamResult | None = None
+    conditions: dict[str, float] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON can hold it."""
+        numbers = self.clips.to_dict()
+        if self.stream:
+            numbers["stream"] = self.stream.clips.to_dict()
+            numbers["events"] = self.stream.spotting.to_dict()
+            numbers["false_alarms_alone"] = self.stream.false_alarms_alone
+        if self.conditions is not None:
+            numbers["conditions"] = self.conditions
+        return numbers
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The recordings on which models are measured as on streams.
+
+    Args:
+        recording: all clips of a split joined.
+        without_words: recordings in which no word of a model is spoken, by their names.
+    """
+
+    recording: JoinedRecording
+    without_words: dict[str, JoinedRecording]
+
+
+def join_split(clips: Clips, noises: Mapping[str, np.ndarray]) -> Streams:
+    """Join the clips of a split and its background noises, (n,) int16 by name."""
+    return Streams(join_recording(clips, noises), recordings_without_words(clips, noises))
+
+
+def join_recording(clips: Clips, noises: Mapping[str, np.ndarray]) -> JoinedRecording:
+    """The recording on which words are looked for; arguments as in `join_split`."""
+    return JoinedRecording(clips, join_noises(noises), HOURS)
+
+
+def measure_stream(
+    recogniser: Recogniser,
+    streams: Streams,
+    protocol: str,
+    split: str,
+    model: MeasuredModel | None = None,
+) -> StreamResult:
+    """Run a model through the recordings once, and count; arguments as in `evaluate_clips`."""
+    recording, names = streams.recording, list(streams.without_words)
+    outputs, *others = posteriors(recogniser, [recording, *streams.without_words.values()])
+    return StreamResult(
+        clip_answers(outputs, recording, protocol, split, model),
+        evaluate_spotting(outputs, recording.words, recogniser.thresholds),
+        false_alarms_per_hour(dict(zip(names, others, strict=True)), recogniser.thresholds),
+    )

@@ -1,0 +1,143 @@
+"""Augmentation of whole batches on the training device, on log mel frames.
+
+In: log mel frames (B, T, M) of recorded clips. Out: the same shape, with another place in time,
+noise, another level, masks; and words that nobody said. The powers of two sounds add (their cross
+term is zero in the mean), so noise is mixed into the bands of frames that are computed once, not
+into waves: a training step needs no FFT. All draws come from torch's global generator of the
+device, which the training seeds anew for each step. It does not know models.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchaudio.functional import mask_along_axis_iid
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How much a training clip may differ from the recorded one; zeros change nothing.
+
+    Args:
+        shift_frames: largest shift in time to either side, frames; silence fills the gap (10 frames
+            are the 100 ms of kws_streaming and BC-ResNet).
+        gain_db: largest change of level to either side, dB.
+        noise_probability: share of the clips that get background noise (0.8 in the same recipes).
+        snr_low_db: smallest ratio of the clip's energy to the noise's, dB.
+        snr_high_db: largest such ratio, dB.
+        time_masks: stretches of frames masked in each clip (SpecAugment, arXiv 1904.08779).
+        time_mask_frames: largest length of such a stretch, frames.
+        mel_masks: groups of neighbouring mel bands masked in each clip.
+        mel_mask_bands: largest width of such a group, bands.
+        pseudo_words: share of the unknown clips that are made into words that nobody said, see
+            `make_pseudo_words`.
+    """
+
+    shift_frames: int = 10
+    gain_db: float = 10.0
+    noise_probability: float = 0.8
+    snr_low_db: float = 5.0
+    snr_high_db: float = 40.0
+    time_masks: int = 0
+    time_mask_frames: int = 10
+    mel_masks: int = 0
+    mel_mask_bands: int = 5
+    pseudo_words: float = 0.0
+
+    def __call__(self, log_mel: Tensor, noise: Tensor, log_floor: float) -> Tensor:
+        """Shift, add noise, change the level, mask.
+
+        Args:
+            log_mel: (B, T, M) log(power + log_floor).
+            noise: (K, M) the same of background noise; a random place of it is added to each clip.
+                With fewer than T frames none is added.
+            log_floor: of the features.
+        """
+        power = _power(log_mel, log_floor)
+        if self.shift_frames:
+            power = _shift(power, self.shift_frames)
+        batch, frames, device = *power.shape[:2], power.device
+        if len(noise) >= frames and self.noise_probability:
+            start = torch.randint(len(noise) - frames + 1, (batch, 1), device=device)
+            background = _power(noise[start + torch.arange(frames, device=device)], log_floor)
+            snr_db = _uniform(batch, self.snr_low_db, self.snr_high_db, device)
+            ratio = _level(power) / _level(background).clamp(min=1e-9) * 10 ** (-snr_db / 10)
+            noisy = torch.rand_like(ratio) < self.noise_probability
+            power = power + background * ratio * noisy
+        gain = 10 ** (_uniform(batch, -self.gain_db, self.gain_db, device) / 10)
+        return self._mask(torch.log(power * gain + log_floor))
+
+    def make_pseudo_words(self, log_mel: Tensor, unknown: Tensor) -> Tensor:
+        """Make words that nobody said out of unknown ones: in use, unknown is any word at all.
+
+        A quarter is played backwards. A quarter has another unknown word mixed over it. A quarter
+        goes on as another unknown word, from somewhere in its middle third. A quarter begins as any
+        clip of the batch and goes on as an unknown word; a few of these hold a whole short command,
+        which is the price of teaching that the beginning of a command is no command.
+
+        Args:
+            log_mel: (B, T, M).
+            unknown: (B,) bool, which clips are unknown words.
+        """
+        places = unknown.nonzero()[:, 0]
+        device = places.device
+        chosen = places[torch.rand(len(places), device=device) < self.pseudo_words]
+        if not len(chosen):
+            return log_mel
+        batch, frames = len(chosen), log_mel.shape[1]
+
+        def draw(below: int) -> Tensor:
+            return torch.randint(below, (batch,), device=device)
+
+        word = log_mel[chosen]
+        other = log_mel[places[draw(len(places))]]
+        any_clip = log_mel[draw(len(log_mel))]
+        cut = frames // 3 + draw(frames // 3)[:, None, None]
+        before = torch.arange(frames, device=device)[:, None] < cut
+        kinds = torch.stack(
+            (
+                word.flip(1),
+                torch.logaddexp(word, other),
+                torch.where(before, word, other),
+                torch.where(before, any_clip, other),
+            )
+        )
+        made = kinds[draw(len(kinds)), torch.arange(batch, device=device)]
+        return log_mel.index_copy(0, chosen, made)
+
+    def _mask(self, log_mel: Tensor) -> Tensor:
+        """Set masked frames and bands to the clip's mean: (B, T, M) to (B, T, M)."""
+        if not self.time_masks and not self.mel_masks:
+            return log_mel
+        mean = log_mel.mean((1, 2), keepdim=True)
+        masked = (log_mel - mean).unsqueeze(1)
+        for axis, masks, size in (
+            (2, self.time_masks, self.time_mask_frames),
+            (3, self.mel_masks, self.mel_mask_bands),
+        ):
+            for _ in range(masks):
+                # It draws a length below its argument.
+                masked = mask_along_axis_iid(masked, size + 1, 0.0, axis)
+        return masked.squeeze(1) + mean
+
+
+def _power(log_mel: Tensor, log_floor: float) -> Tensor:
+    return (log_mel.exp() - log_floor).clamp(min=0)
+
+
+def _shift(power: Tensor, reach: int) -> Tensor:
+    """Move each clip (B, T, M) by a random number of frames, up to `reach` to either side."""
+    batch, frames, _ = power.shape
+    shift = torch.randint(-reach, reach + 1, (batch, 1), device=power.device)
+    source = torch.arange(frames, device=power.device) + shift
+    rows = torch.arange(batch, device=power.device)[:, None]
+    moved = power[rows, source.clamp(0, frames - 1)]
+    return moved * ((source >= 0) & (source < frames)).unsqueeze(-1)
+
+
+def _uniform(batch: int, low: float, high: float, device: torch.device) -> Tensor:
+    return torch.empty(batch, 1, 1, device=device).uniform_(low, high)
+
+
+def _level(power: Tensor) -> Tensor:
+    return power.mean((1, 2), keepdim=True)
