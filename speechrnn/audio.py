@@ -308,9 +308,9 @@ def _read_open(
     except soundfile.LibsndfileError as error:
         raise _cut_off(name, frames, sound.tell()) from error
     if read < frames < _UNKNOWN_FRAMES:
-        # Without a Xing header the length of an MP3 is a guess of libsndfile's, so this need not be
-        # an error.
-        if sound.format != "MP3":
+        # Without a Xing header the length of an MP3 is a guess of libsndfile's; and of some Opus
+        # files with lost packets it promises more than it decodes. Neither need be an error.
+        if sound.format not in ("MP3", "OGG"):
             raise _cut_off(name, frames, read)
         notes.append(f"ends at {read / rate:.2f} s, not at {frames / rate:.2f} s")
 

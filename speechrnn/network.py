@@ -17,6 +17,9 @@ from speechrnn.config import SAMPLE_RATE, ModelConfig
 NORM_EPSILON = 1e-5  # added to the variance in a normalisation, as in torch's LayerNorm
 
 
+FRAMES_AT_ONCE = 400  # of all streams together: more in one go leave the cache, and take longer
+
+
 class State(NamedTuple):
     """All that a stream remembers; its size does not grow with the audio."""
 
@@ -70,7 +73,12 @@ class Network:
             return np.zeros((len(wave), 0, len(self.config.labels)), frames.dtype), State(
                 past, state.hidden
             )
-        logits, hidden = self.recur(self.features(frames), state.hidden)
+        size = max(1, FRAMES_AT_ONCE // len(frames))
+        parts = [
+            self.features(frames[:, start : start + size])
+            for start in range(0, frames.shape[1], size)
+        ]
+        logits, hidden = self.recur(np.concatenate(parts, 1), state.hidden)
         return logits, State(past, hidden)
 
     def frames(self, wave: np.ndarray, past: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -858,6 +858,16 @@ def test_the_notes_of_the_mp3_decoder_stay_off_stderr(
     assert capfd.readouterr().err == ""
 
 
+LOSSY_SPEECH = CLIPS.parent / "speech" / "validation" / "27-123349-0018.opus"
+
+
+@pytest.mark.skipif(not LOSSY_SPEECH.exists(), reason="needs the real speech beside the checkout")
+def test_an_opus_file_of_which_libsndfile_promises_too_much_leaves_a_note() -> None:
+    notes: list[str] = []
+    assert len(read_wave(LOSSY_SPEECH, notes)) == 223_840
+    assert notes == ["ends at 13.99 s, not at 14.99 s"]
+
+
 def test_stderr_works_again_after_an_mp3(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     read_wave(written(tmp_path / "a.mp3", noise(16_000), kind=LOSSY["mp3"]))
     os.write(2, b"still there\n")

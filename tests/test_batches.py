@@ -2,9 +2,11 @@
 
 import random
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from conftest import DATA
 from tolerances import HALF
@@ -13,7 +15,7 @@ from speechrnn.audio import from_int16
 from speechrnn.config import SILENCE, UNKNOWN, ModelConfig
 from speechrnn.corpus import TEN_WORDS, Clips
 from speechrnn.features import Mfcc
-from speechrnn.training.batches import Batches, SpeechCommands
+from speechrnn.training.batches import PIECES, Batches, SpeechCommands
 
 LABELS = (SILENCE, UNKNOWN, *TEN_WORDS)
 COUNTS = {"yes": 160, "no": 10, "bed": 81, "cat": 1, SILENCE: 20}
@@ -205,3 +207,82 @@ def test_training_batches_follow_the_run_seed_and_the_epoch(
 def test_noise_of_training_is_its_part_of_all_noises(synthetic: SpeechCommands) -> None:
     assert synthetic.noise.dtype == np.int16
     assert len(synthetic.noise) == 5 * 0.8 * 480_000
+
+
+# Pieces of recordings
+
+
+@pytest.fixture(scope="module")
+def with_pieces(tmp_path_factory: pytest.TempPathFactory) -> SpeechCommands:
+    """The synthetic corpus, with a recording of noise as talk and one of a tone as sounds."""
+    folder = tmp_path_factory.mktemp("recordings")
+    time = np.arange(80_000) / 16_000
+    waves = {"talk": np.random.default_rng(0).normal(0, 0.1, 80_000), "sounds": np.sin(6e3 * time)}
+    for kind, wave in waves.items():
+        (folder / kind).mkdir()
+        soundfile.write(folder / kind / "a.wav", 0.3 * wave, 16_000)
+        soundfile.write(folder / kind / "short.wav", 0.3 * wave[:1_600], 16_000)
+    module = SpeechCommands(
+        str(DATA), "v2-12", 50, allow_partial=True,
+        talk=str(folder / "talk"), talk_share=0.2, sounds=str(folder / "sounds"), sounds_share=0.1,
+    )  # fmt: skip
+    module.setup("fit")
+    module.compute_frames(Mfcc(ModelConfig(LABELS, stack=3)))
+    return module
+
+
+def test_pieces_of_recordings_are_unknown_words_in_the_share_that_was_asked_for(
+    with_pieces: SpeechCommands, synthetic: SpeechCommands
+) -> None:
+    loader = with_pieces.train_dataloader()
+    numbers = torch.tensor([number for batch in loader.sampler for number in batch])
+    clips = len(with_pieces.clips["training"])
+    talk = (numbers >= clips) & (numbers < clips + PIECES)
+    assert talk.float().mean() == pytest.approx(0.2, abs=0.03)
+    assert (numbers >= clips + PIECES).float().mean() == pytest.approx(0.1, abs=0.03)
+    assert len(numbers) == pytest.approx(synthetic.train_dataloader().sampler.draws / 0.7, abs=1)
+    frames, targets = loader.dataset[[0, clips, clips + PIECES + 3, 1]]
+    assert targets.tolist()[1:3] == [LABELS.index(UNKNOWN)] * 2
+    assert torch.equal(frames[[0, 3]], with_pieces.frames["training"][[0, 1]])
+    assert torch.equal(frames[2], with_pieces.pieces[1].take(torch.tensor([3]))[0])
+
+
+def test_prior_is_how_much_more_often_a_label_is_drawn_than_it_is_met(
+    with_pieces: SpeechCommands,
+) -> None:
+    prior = with_pieces.log_prior().exp()
+    met = Counter(with_pieces.clips["validation"].targets.tolist())
+    clips = len(with_pieces.clips["validation"])
+    unknown, silence = LABELS.index(UNKNOWN), LABELS.index(SILENCE)
+    assert prior[unknown] == pytest.approx((0.7 * 0.15 + 0.3) / (met[unknown] / clips), rel=1e-4)
+    assert prior[silence] == pytest.approx(0.7 * 0.08 / (met[silence] / clips), rel=1e-4)
+    words = prior[2:]
+    assert torch.allclose(words, words[:1])
+    assert words[0] == pytest.approx(
+        0.7 * 0.77 / (1 - (met[unknown] + met[silence]) / clips), rel=1e-4
+    )
+
+
+def test_validation_holds_no_pieces(with_pieces: SpeechCommands) -> None:
+    loader = with_pieces.val_dataloader()
+    assert sum(len(targets) for _, targets in loader) == len(with_pieces.clips["validation"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"talk_share": 0.1}, "expected a folder of recordings"),
+        ({"talk": "a", "talk_share": 0.6, "sounds": "b", "sounds_share": 0.4}, "less than 1"),
+        ({"protocol": "v2-35", "talk": "a", "talk_share": 0.1}, "which v2-35 does not have"),
+    ],
+)
+def test_impossible_pieces_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SpeechCommands(str(DATA), **settings)
+
+
+def test_a_folder_without_recordings_is_named(tmp_path: Path) -> None:
+    module = SpeechCommands(str(DATA), allow_partial=True, talk=str(tmp_path), talk_share=0.1)
+    module.setup("fit")
+    with pytest.raises(FileNotFoundError, match="no audio files in this folder"):
+        module.compute_frames(Mfcc(ModelConfig(LABELS)))

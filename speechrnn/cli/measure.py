@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +13,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from speechrnn.corpus import Clips
+    from speechrnn.evaluation.background import Background
     from speechrnn.evaluation.results import ModelResult, Streams
     from speechrnn.recogniser import Recogniser
 
+GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, of AMD, and in WSL
 SPLITS = ("training", "validation", "testing")
 
 
@@ -32,7 +35,10 @@ def evaluate(options: argparse.Namespace) -> int:
 
     clips, noises = _read_corpus(options, options.models)
     streams = join_split(clips, noises) if options.streamed else None
-    results = [_measure(options, name, clips, noises, streams) for name in options.models]
+    backgrounds = _read_backgrounds(options)
+    results = [
+        _measure(options, name, clips, noises, streams, backgrounds) for name in options.models
+    ]
     print(json.dumps(as_json(results), indent=2) if options.json else as_text(results))
     if options.report:
         from speechrnn.evaluation.report import write_report
@@ -48,6 +54,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def thresholds(options: argparse.Namespace) -> int:
     """Choose a model's thresholds on a split, and write them into its folder."""
+    from speechrnn.evaluation.background import evaluate_background
     from speechrnn.evaluation.recordings import posteriors
     from speechrnn.evaluation.results import join_recording
     from speechrnn.evaluation.spotting import choose_thresholds, evaluate_spotting
@@ -58,15 +65,24 @@ def thresholds(options: argparse.Namespace) -> int:
         raise ValueError("thresholds are not chosen on the testing split: type --split validation")
     clips, noises = _read_corpus(options, [options.model])
     recording = join_recording(clips, noises)
-    (outputs,) = posteriors(_load(options.model), [recording])
+    recogniser = _load(options.model)
+    (outputs,) = posteriors(recogniser, [recording])
     allowed = options.false_alarms_per_hour
     chosen = choose_thresholds(outputs, recording.words, allowed)
+    for kind, background in _read_backgrounds(options).items():
+        if background:
+            curve = evaluate_background(recogniser, background, kind == "talk").curve
+            few = [level for level, rate in curve if rate <= allowed]
+            least = min(few, default=curve[-1][0])
+            chosen = {word: max(level, least) for word, level in chosen.items()}
     path = save_thresholds(
         options.model,
         chosen,
         false_alarms_per_hour=allowed,
         protocol=_protocol(options, [options.model]),
         split=options.split,
+        talk=options.talk and options.talk.name,
+        sounds=options.sounds and options.sounds.name,
     )
     print(spotting_summary(evaluate_spotting(outputs, recording.words, chosen)))
     print(f"written: {path}", file=sys.stderr)
@@ -93,6 +109,10 @@ def bench(options: argparse.Namespace) -> int:
 def _load(name: str) -> "Recogniser":
     """A model on the GPU if there is one, else in NumPy."""
     from speechrnn import load
+
+    # Without a driver there is no GPU: then torch, which loads in two seconds, is not asked.
+    if sys.platform == "linux" and not any(map(os.path.exists, GPU_DRIVERS)):
+        return load(name)
     from speechrnn.model import best_device
 
     device = best_device()
@@ -144,8 +164,10 @@ def _measure(
     clips: "Clips",
     noises: "dict[str, np.ndarray]",
     streams: "Streams | None",
+    backgrounds: "dict[str, Background | None]",
 ) -> "ModelResult":
     """Measure what was asked for of a model."""
+    from speechrnn.evaluation.background import evaluate_background
     from speechrnn.evaluation.clips import evaluate_clips, measured_model
     from speechrnn.evaluation.conditions import evaluate_conditions
     from speechrnn.evaluation.results import ModelResult, measure_stream
@@ -157,7 +179,19 @@ def _measure(
         evaluate_clips(recogniser, clips, *of),
         measure_stream(recogniser, streams, *of) if streams else None,
         evaluate_conditions(recogniser, clips, noises) if options.noise else None,
+        *(
+            evaluate_background(recogniser, background, kind == "talk") if background else None
+            for kind, background in backgrounds.items()
+        ),
     )
+
+
+def _read_backgrounds(options: argparse.Namespace) -> "dict[str, Background | None]":
+    """The recordings of talk and of sounds, where they were asked for."""
+    from speechrnn.evaluation.background import read_background
+
+    folders = {"talk": options.talk, "sounds": options.sounds}
+    return {kind: read_background(folder) if folder else None for kind, folder in folders.items()}
 
 
 def _add_evaluate(commands: Commands) -> None:
@@ -190,6 +224,7 @@ def _add_evaluate(commands: Commands) -> None:
         help="also in each noise from 20 to -5 dB, quiet, loud, by telephone, cut off, in long "
         "files; and silence of all kinds",
     )
+    _add_backgrounds(this)
     this.add_argument(
         "--report",
         type=Path,
@@ -205,8 +240,9 @@ def _add_thresholds(commands: Commands) -> None:
         thresholds,
         "choose the thresholds of a model for `transcribe`",
         "Joins the clips of a split into one recording of two hours or more, takes the lowest\n"
-        "threshold that gives no more false alarms than allowed, the same for every word, and\n"
-        "writes it into thresholds.json of the model folder.",
+        "threshold that gives no more false alarms than allowed there and in the talk and the\n"
+        "sounds that are given, the same for every word, and writes it into thresholds.json of\n"
+        "the model folder.",
     )
     this.add_argument("model", metavar="MODEL", help="folder of a trained model, or shipped model")
     _add_corpus(this, "validation")
@@ -215,7 +251,25 @@ def _add_thresholds(commands: Commands) -> None:
         type=float,
         required=True,
         metavar="N",
-        help="most that are allowed in an hour of this recording",
+        help="most that are allowed in an hour of each recording",
+    )
+    _add_backgrounds(this)
+
+
+def _add_backgrounds(to: argparse.ArgumentParser) -> None:
+    """Add the options that name recordings which are not meant for the model."""
+    to.add_argument(
+        "--talk",
+        type=Path,
+        metavar="FOLDER",
+        help="also false alarms in recordings of running speech; what is spoken in them may stand "
+        "in transcripts.tsv there, or in FOLDER.tsv: columns file and text, separated by tabs",
+    )
+    to.add_argument(
+        "--sounds",
+        type=Path,
+        metavar="FOLDER",
+        help="also false alarms in recordings of music, animals, machines and the like",
     )
 
 

@@ -24,6 +24,7 @@ SHORT_STEP = 160  # the loudest part is looked for in steps of 10 ms
 QUIETEST_RMS = 1e-6  # a cut of digital zero is not made louder without end
 BAND_HZ = (300.0, 3_400.0)  # of a telephone, ITU-T G.712
 TELEPHONE_RATE = 8_000  # Hz
+RINGING_SAMPLES = 1_600  # 0.1 s, after which nothing is left of the filters' answer to a sample
 BUTTERWORTH_Q = 1 / 2**0.5  # a filter without a peak at its edge
 
 Condition = Callable[[slice], Iterable[np.ndarray]]  # takes the places of clips, gives their waves
@@ -125,13 +126,14 @@ def word_conditions(words: np.ndarray) -> dict[str, Condition]:
 
 
 def telephone(waves: np.ndarray) -> np.ndarray:
-    """Waves (n, N) in the band of a telephone, as if they had been sampled at 8 kHz."""
-    size = 2 * waves.shape[1]  # the filters ring on for less than the wave's length
+    """Waves (n, N) float32 in the band of a telephone, as if they had been sampled at 8 kHz."""
+    size = waves.shape[1] + RINGING_SAMPLES
     spectrum = np.fft.rfft(waves, size)
     z = np.exp(-2j * np.pi * np.arange(spectrum.shape[1]) / size)
-    spectrum *= _filter(z, BAND_HZ[0], -1) * _filter(z, BAND_HZ[1], 1)
-    band = np.fft.irfft(spectrum, size)[:, : waves.shape[1]].T
-    low = soxr.resample(band.astype(np.float32), SAMPLE_RATE, TELEPHONE_RATE)
+    response = _filter(z, BAND_HZ[0], -1) * _filter(z, BAND_HZ[1], 1)
+    spectrum *= response.astype(np.complex64)
+    band = np.fft.irfft(spectrum, size)[:, : waves.shape[1]]
+    low = soxr.resample(np.ascontiguousarray(band.T), SAMPLE_RATE, TELEPHONE_RATE)
     return np.ascontiguousarray(soxr.resample(low, TELEPHONE_RATE, SAMPLE_RATE).T)
 
 

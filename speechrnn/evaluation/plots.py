@@ -224,6 +224,34 @@ def detection_errors(result: SpottingResult, title: str) -> Figure:
     return figure
 
 
+def false_alarms(
+    result: SpottingResult, curves: Mapping[str, Sequence[tuple[float, float]]], title: str
+) -> Figure:
+    """Misses against false alarms an hour in talk and in sounds, a line for each, by threshold.
+
+    Args:
+        result: of the joined clips, for the misses at each threshold.
+        curves: by kind of recording, each threshold with its false alarms an hour.
+        title: of the picture.
+    """
+    missed = {threshold: scores[ALL].miss_rate for threshold, scores in result.curve}
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        axes = figure.add_subplot()
+        least = 0.1  # where none at all is drawn, for a logarithm has no 0
+        for (kind, curve), colour in zip(curves.items(), (BLUE, ORANGE), strict=False):
+            rates = [max(rate, least) for _, rate in curve]
+            misses = [missed[threshold] for threshold, _ in curve]
+            axes.plot(rates, misses, ".-", color=colour, label=kind)
+        axes.axvline(1, color="black", linewidth=0.8, linestyle=":", label="one an hour")
+        axes.set(xscale="log", xlabel="false alarms an hour (0.1: none)", title=title)
+        axes.set(ylabel="words missed", ylim=(0, 1))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.legend()
+    return figure
+
+
 def noise(rates: Mapping[str, float], title: str) -> Figure:
     """Accuracy on words against the ratio of word to noise, a line for each noise.
 

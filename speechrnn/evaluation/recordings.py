@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import soundfile
@@ -45,6 +46,24 @@ class Word:
     end: float
     label: str
     name: str = ""
+
+
+class Recording(Protocol):
+    """What a model can be run through: `JoinedRecording`, or talk and sounds (background)."""
+
+    @property
+    def samples(self) -> int:
+        """Its length."""
+        ...
+
+    @property
+    def hours(self) -> float:
+        """How long it is, of what counts."""
+        ...
+
+    def blocks(self, size: int) -> Iterator[np.ndarray]:
+        """Its blocks (size,) float32, full scale +-1; the last may be shorter."""
+        ...
 
 
 class JoinedRecording:
@@ -150,7 +169,7 @@ class RecordingPosteriors:
 
 
 def posteriors(
-    recogniser: Recogniser, recordings: Sequence[JoinedRecording]
+    recogniser: Recogniser, recordings: Sequence[Recording]
 ) -> list[RecordingPosteriors]:
     """Run a model through recordings, each one stream whose state is never reset."""
     groups = _groups([recording.samples for recording in recordings])
@@ -166,9 +185,7 @@ def posteriors(
     return [outputs[place] for place in range(len(recordings))]
 
 
-def _run(
-    recogniser: Recogniser, recordings: Sequence[JoinedRecording]
-) -> list[RecordingPosteriors]:
+def _run(recogniser: Recogniser, recordings: Sequence[Recording]) -> list[RecordingPosteriors]:
     """Run a model through recordings side by side."""
     config = recogniser.config
     size = BLOCK_STEPS * config.step_samples

@@ -127,10 +127,11 @@ def sections(results: Sequence[ModelResult]) -> list[Section]:
         parts += _of_clips(result.clips, suffix, of)
         if result.stream:
             parts += _of_stream(result.stream, name, suffix, of)
+        parts += _of_backgrounds(result, name, suffix, of)
         if result.conditions is not None:
-            picture = {f"noise{suffix}": plots.noise(result.conditions, name)}
+            noise = {f"noise{suffix}": plots.noise(result.conditions, name)}
             rows = text.condition_rows(result.conditions)
-            parts.append(Section(f"Under hard conditions{of}", "", rows, picture))
+            parts.append(Section(f"Under hard conditions{of}", "", rows, noise))
     paper = text.paper_rows(clips)
     return [*parts, Section("For a paper", code=[markdown(paper), latex(paper)])]
 
@@ -190,6 +191,33 @@ def _of_stream(result: StreamResult, name: str, suffix: str, of: str) -> list[Se
         Section(f"Words in a stream{of}", words, text.spotting_rows(result.spotting), picture),
         Section(f"Where no word is{of}", rows=text.alone_rows(result.false_alarms_alone)),
     ]
+
+
+def _of_backgrounds(result: ModelResult, name: str, suffix: str, of: str) -> list[Section]:
+    """False alarms in talk and in sounds; beside the misses, where those were measured."""
+    backgrounds = {
+        kind: background
+        for kind, background in (("talk", result.talk), ("sounds", result.sounds))
+        if background
+    }
+    parts = [
+        Section(
+            f"{kind.capitalize()}{of}",
+            f"{text.background_summary(background, kind)}.",
+            text.background_rows(background),
+        )
+        for kind, background in backgrounds.items()
+    ]
+    if result.stream and backgrounds:
+        curves = {kind: background.curve for kind, background in backgrounds.items()}
+        picture = plots.false_alarms(result.stream.spotting, curves, name)
+        meaning = (
+            "Each dot is a threshold: the words of the joined clips that it misses, and its false "
+            "alarms in recordings that are not meant for the model."
+        )
+        title = f"Misses against false alarms in use{of}"
+        parts.append(Section(title, meaning, pictures={f"false_alarms{suffix}": picture}))
+    return parts
 
 
 def _markdown(title: str, headline: Sequence[tuple[str, str]], sections: Sequence[Section]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from speechrnn.corpus import Clips, join_noises
+from speechrnn.evaluation.background import BackgroundResult
 from speechrnn.evaluation.clips import ClipResult, MeasuredModel
 from speechrnn.evaluation.recordings import JoinedRecording, clip_answers, posteriors
 from speechrnn.evaluation.spotting import (
@@ -47,11 +48,15 @@ class ModelResult:
         clips: its answers, each clip alone.
         stream: all clips in one stream, if that was asked for.
         conditions: share of right answers by condition, if that was asked for.
+        talk: false alarms in running speech, if that was asked for.
+        sounds: false alarms in other sounds, if that was asked for.
     """
 
     clips: ClipResult
     stream: StreamResult | None = None
     conditions: dict[str, float] | None = None
+    talk: BackgroundResult | None = None
+    sounds: BackgroundResult | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON can hold it."""
@@ -62,6 +67,9 @@ class ModelResult:
             numbers["false_alarms_alone"] = self.stream.false_alarms_alone
         if self.conditions is not None:
             numbers["conditions"] = self.conditions
+        for name, result in (("talk", self.talk), ("sounds", self.sounds)):
+            if result:
+                numbers[name] = result.to_dict()
         return numbers
 
 

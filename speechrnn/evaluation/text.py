@@ -6,6 +6,7 @@ The first row of a table is its head. It measures nothing.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from speechrnn.evaluation.background import BackgroundResult
 from speechrnn.evaluation.clips import ClipResult, MeasuredModel, differences
 from speechrnn.evaluation.results import ModelResult
 from speechrnn.evaluation.spotting import ALL, SpottingResult
@@ -70,6 +71,24 @@ def alone_rows(rates: Mapping[str, float]) -> Rows:
         ["an hour of", "false alarms"],
         *([name, f"{rate:.1f}"] for name, rate in rates.items()),
     ]
+
+
+def background_summary(result: BackgroundResult, kind: str) -> str:
+    """False alarms in talk or in sounds, in one line."""
+    text = (
+        f"{kind}, {result.hours:.2f} h: {result.false_alarms_per_hour:.2f} false alarms an hour, "
+        f"{result.random_seconds:.2%} of random seconds answered with a word"
+    )
+    if result.spoken:
+        text += f", {result.spoken} detections of words that the transcripts have there"
+    return text
+
+
+def background_rows(result: BackgroundResult) -> Rows:
+    """A row for each word with false alarms, and for each place among pauses."""
+    counts = {**result.false_alarms, **result.places}
+    rows = [[name, f"{count:,}", f"{count / result.hours:.2f}"] for name, count in counts.items()]
+    return [["false alarms", "count", "an hour"], *rows]
 
 
 def condition_rows(rates: Mapping[str, float]) -> Rows:
@@ -143,6 +162,10 @@ def as_text(results: Sequence[ModelResult]) -> str:
             lines += [summary(result.stream.clips), spotting_summary(result.stream.spotting)]
             tables += [spotting_rows(result.stream.spotting)]
             tables += [alone_rows(result.stream.false_alarms_alone)]
+        for kind, background in (("talk", result.talk), ("sounds", result.sounds)):
+            if background:
+                lines.append(background_summary(background, kind))
+                tables += [background_rows(background)] if background.false_alarms else []
         tables.append(label_rows(result.clips))
         if result.conditions is not None:
             tables.append(condition_rows(result.conditions))

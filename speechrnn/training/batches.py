@@ -9,15 +9,17 @@ augmentation or losses.
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler, TensorDataset
+from torch.utils.data import DataLoader, Dataset, Sampler, TensorDataset
 
-from speechrnn.config import SILENCE, UNKNOWN
+from speechrnn.audio import find_audio, read_blocks, to_int16
+from speechrnn.config import CLIP_SAMPLES, SILENCE, UNKNOWN
 from speechrnn.corpus import (
     REST_SHARE,
     Clips,
@@ -26,10 +28,13 @@ from speechrnn.corpus import (
     join_noises,
     load_noises,
     load_split,
+    progress,
 )
 from speechrnn.features import Mfcc
 from speechrnn.training.frames import log_mel_frames
+from speechrnn.training.pieces import Pieces
 
+PIECES = 200_000  # different ones of each kind of recording
 Loader = DataLoader[tuple[Tensor, ...]]
 
 
@@ -102,8 +107,13 @@ class SpeechCommands(LightningDataModule):
         balance: how far rare words are drawn more often.
         unknown_share: share of `_unknown_` in training, where the protocol has it.
         silence_share: share of `_silence_` in training, where the protocol has it.
-        draw_seed: of the draws of unknown and silence clips; apart from the training's seed, so
-            that the same validation clips measure runs of all seeds.
+        talk: folder of recordings of running speech without a command; pieces of them are unknown
+            words, drawn anew in each epoch.
+        talk_share: share of such pieces in training.
+        sounds: folder of recordings of music, animals, machines and the like; likewise.
+        sounds_share: share of such pieces in training.
+        draw_seed: of the draws of unknown and silence clips, and of the pieces; apart from the
+            training's seed, so that the same validation clips measure runs of all seeds.
         allow_partial: go on where the folder lacks clips of the official splits.
     """
 
@@ -115,6 +125,10 @@ class SpeechCommands(LightningDataModule):
         balance: float = 0.75,
         unknown_share: float = 0.15,
         silence_share: float = 0.08,
+        talk: str | None = None,
+        talk_share: float = 0.0,
+        sounds: str | None = None,
+        sounds_share: float = 0.0,
         draw_seed: int = 0,
         allow_partial: bool = False,
     ) -> None:
@@ -129,6 +143,19 @@ class SpeechCommands(LightningDataModule):
         self.balance, self.draw_seed, self.allow_partial = balance, draw_seed, allow_partial
         self.shares = {UNKNOWN: unknown_share, SILENCE: silence_share}
         self.labels = folder_labels(folder, protocol)
+        self.recordings = _asked_for(talk, talk_share) | _asked_for(sounds, sounds_share)
+        if sum(self.recordings.values()) >= 1:
+            raise ValueError(
+                f"talk_share {talk_share}, sounds_share {sounds_share}: expected less than 1 "
+                "together"
+            )
+        if self.recordings and UNKNOWN not in self.labels:
+            raise ValueError(
+                f"pieces of talk and sounds are {UNKNOWN}, which {protocol} does not have in "
+                f"{folder}: leave out talk and sounds"
+            )
+        self.talk = talk
+        self.pieces: list[Pieces] = []
         self.clips: dict[Split, Clips] = {}
         self.frames: dict[Split, Tensor] = {}
 
@@ -146,27 +173,63 @@ class SpeechCommands(LightningDataModule):
             self.noise = join_noises(load_noises(self.folder, "training"))
 
     def compute_frames(self, mfcc: Mfcc) -> None:
-        """Compute the log mel frames of all clips, on the device of `mfcc`, where they stay."""
+        """Compute the log mel frames of all clips and recordings, on the device of `mfcc`.
+
+        They stay there.
+        """
         self.frames = {
             "training": log_mel_frames(mfcc, self.clips["training"].waves),
             "validation": log_mel_frames(mfcc, self.clips["validation"].waves, torch.float32),
         }
+        length = self.frames["training"].shape[1]
+        self.pieces = [
+            Pieces(_recorded(mfcc, folder), length, PIECES, folder == self.talk, self.draw_seed)
+            for folder in self.recordings
+        ]
 
     def train_dataloader(self) -> Loader:
-        """Batches of clips drawn by `weights`, with replacement.
+        """Batches of clips drawn by `weights`, with replacement, and of pieces of recordings.
 
         An epoch has as many clips as the words have, and a tenth of that for each of unknown and
-        silence.
+        silence; pieces come on top.
         """
         clips = self.clips["training"]
         words = sum(clips.labels[target] not in self.shares for target in clips.targets.tolist())
         others = sum(label in self.shares for label in clips.labels)
         draws = words + others * math.ceil(REST_SHARE * words)
-        return self._loader("training", self.weights(clips), draws)
+        pieces = sum(self.recordings.values())
+        return self._loader("training", self._all_weights(), round(draws / (1 - pieces)))
 
     def val_dataloader(self) -> Loader:
         """Batches of every clip of the validation split, once."""
         return self._loader("validation", None, len(self.clips["validation"]))
+
+    def log_prior(self) -> Tensor:
+        """Logarithm (C,) of how much more often a label is drawn than it is met.
+
+        It is met as often as in the validation split; all words have one value. Added to the
+        logits in training, it keeps the model from expecting what is drawn more often (logit
+        adjustment: Menon et al., arXiv 2007.07314).
+        """
+        training, validation = self.clips["training"], self.clips["validation"]
+        weights = self._all_weights()
+        drawn = torch.zeros(len(self.labels), dtype=torch.float64)
+        drawn.index_add_(0, torch.from_numpy(training.targets), weights[: len(training)])
+        if self.pieces:
+            drawn[self.labels.index(UNKNOWN)] += weights[len(training) :].sum()
+        met = torch.bincount(torch.from_numpy(validation.targets), minlength=len(self.labels))
+        words = torch.tensor([label not in self.shares for label in self.labels])
+        for labels in (drawn, met):
+            labels[words] = labels[words].sum()
+        ratio = drawn / (met / len(validation))
+        return torch.where(met > 0, ratio, 1).log().float()
+
+    def _all_weights(self) -> Tensor:
+        """Chance of each clip, then of each piece, to be drawn, in sum 1."""
+        shares = list(self.recordings.values())
+        clips = self.weights(self.clips["training"]) * (1 - sum(shares))
+        pieces = [torch.full((PIECES,), share / PIECES, dtype=torch.float64) for share in shares]
+        return torch.cat([clips, *pieces])
 
     def weights(self, clips: Clips) -> Tensor:
         """Chance (n,) of each clip to be drawn, in sum 1."""
@@ -191,4 +254,59 @@ class SpeechCommands(LightningDataModule):
         rank, ranks = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         batches = Batches(weights, draws, self.batch_size, global_seed(), rank, ranks)
         # Each item is a whole batch: one indexing of a tensor, on the device where it lies.
-        return DataLoader(TensorDataset(frames, targets), sampler=batches, batch_size=None)
+        items: Dataset[tuple[Tensor, ...]] = TensorDataset(frames, targets)
+        if split == "training" and self.pieces:
+            items = ClipsAndPieces(frames, targets, self.pieces, self.labels.index(UNKNOWN))
+        return DataLoader(items, sampler=batches, batch_size=None)
+
+
+class ClipsAndPieces(Dataset[tuple[Tensor, ...]]):
+    """Clips by number, and behind them pieces of recordings; a list of numbers gives a batch.
+
+    Args:
+        frames: log mel frames (n, T, M) of the clips.
+        targets: (n,) of the clips.
+        pieces: `PIECES` of each kind of recording.
+        target: of all pieces.
+    """
+
+    def __init__(
+        self, frames: Tensor, targets: Tensor, pieces: Sequence[Pieces], target: int
+    ) -> None:
+        self.frames, self.targets, self.pieces, self.target = frames, targets, pieces, target
+
+    def __len__(self) -> int:
+        return len(self.frames) + sum(map(len, self.pieces))
+
+    def __getitem__(self, numbers: list[int]) -> tuple[Tensor, ...]:
+        chosen = torch.tensor(numbers, device=self.frames.device)
+        is_clip = chosen < len(self.frames)
+        frames = self.frames.new_empty(len(chosen), *self.frames.shape[1:])
+        targets = torch.full_like(chosen, self.target)
+        frames[is_clip] = self.frames[chosen[is_clip]]
+        targets[is_clip] = self.targets[chosen[is_clip]]
+        first = len(self.frames)
+        for pieces in self.pieces:
+            mine = (chosen >= first) & (chosen < first + len(pieces))
+            frames[mine] = pieces.take(chosen[mine] - first)
+            first += len(pieces)
+        return frames, targets
+
+
+def _asked_for(folder: str | None, share: float) -> dict[str, float]:
+    if share and folder is None:
+        raise ValueError(f"a share of {share} of pieces: expected a folder of recordings with it")
+    return {folder: share} if folder is not None and share else {}
+
+
+def _recorded(mfcc: Mfcc, folder: str) -> list[Tensor]:
+    """Log mel frames (N, M) of the recordings in a folder that last two seconds or more."""
+    paths = find_audio([folder])
+    if not paths:
+        raise FileNotFoundError(f"{folder}: no audio files in this folder")
+    recordings = []
+    for path in progress(paths, f"reading {Path(folder).name}"):
+        wave = np.concatenate([to_int16(block) for block in read_blocks(path, 60.0)])
+        if len(wave) >= 2 * CLIP_SAMPLES:
+            recordings.append(log_mel_frames(mfcc, wave[None])[0])
+    return recordings

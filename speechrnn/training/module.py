@@ -96,6 +96,8 @@ class Training(LightningModule):
         self.unknown = labels.index(UNKNOWN) if UNKNOWN in labels else -1
         # Log mel frames (K, M) of background noise, on the training's device; none, until given.
         self.noise = torch.zeros(0, self.model.config.mel_bands)
+        # Logarithm (C,) of how much more often a label is drawn than it is met; none, until given.
+        self.log_prior = torch.zeros(len(labels))
         self.carried: Tensor | None = None  # h after the clips before
         self.epoch_started: float | None = None
         self.training_accuracy = MulticlassAccuracy(len(labels), average="micro")
@@ -140,7 +142,8 @@ class Training(LightningModule):
         """
         logits, hidden = self.model.from_log_mel(log_mel, self._start(len(targets)))
         answer = self.answer(logits.float())
-        loss = cross_entropy(answer, targets, label_smoothing=self.label_smoothing)
+        expected = answer + self.log_prior.to(answer)
+        loss = cross_entropy(expected, targets, label_smoothing=self.label_smoothing)
         if self.teacher is not None:
             from_teacher = self._teacher_loss(log_mel, answer)
             loss = (1 - self.teacher_share) * loss + self.teacher_share * from_teacher

@@ -96,9 +96,9 @@ def run(recipe: str, overrides: list[str], resume: bool = False) -> Path | None:
 def prepare(training: Training, data: SpeechCommands, device: torch.device) -> None:
     """Compute all frames once, before the training, and hand each part what it needs of them.
 
-    The data module gets the frames of the clips, the module those of the noise, and the front end
-    of the model their mean and deviation, unless it begins with a trained model's. (A checkpoint
-    from which the training goes on brings its own.)
+    The data module gets the frames of the clips, the module those of the noise and the priors of
+    the labels, and the front end of the model their mean and deviation, unless it begins with a
+    trained model's. (A checkpoint from which the training goes on brings its own.)
 
     Args:
         training: the module.
@@ -109,6 +109,8 @@ def prepare(training: Training, data: SpeechCommands, device: torch.device) -> N
     mfcc = training.model.mfcc.to(device)
     data.compute_frames(mfcc)
     training.noise = log_mel_frames(mfcc, data.noise[None])[0].float()
+    if data.pieces:  # which make unknown words much more frequent than they are in use
+        training.log_prior = data.log_prior().to(device)
     if training.start is None:
         set_feature_statistics(mfcc, data.frames["training"])
 

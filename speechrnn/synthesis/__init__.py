@@ -1,0 +1,1 @@
+"""Speech from text: words and sentences rendered by a synthesiser, each word checked by another."""
