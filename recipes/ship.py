@@ -1,8 +1,9 @@
 """Make a run one of the models that the package ships.
 
-    speechrnn thresholds RUN --data CORPUS --allow-partial --false-alarms-per-hour 3
+    speechrnn thresholds RUN --data CORPUS --allow-partial --false-alarms-per-hour 10 \\
+        --talk TALK --sounds SOUNDS
     speechrnn evaluate RUN --data CORPUS --allow-partial --streamed --noise --split validation \\
-        --report RUN/validation
+        --talk TALK --sounds SOUNDS --report RUN/validation
     speechrnn evaluate RUN --data CORPUS --allow-partial --streamed --noise --split testing \\
         --report RUN/testing
     python recipes/ship.py RUN base
@@ -28,7 +29,12 @@ SPLITS = ("validation", "testing")
 DATA = """The corpus was a part of Speech Commands v0.02 by its own split (for some words, v0.01),
 coded once as Ogg Opus, with fewer clips of `go` and `stop`; `recipes/README.md` in the project
 lists them. Unknown words and silence were drawn from it with seed 0. These are not the clips of the
-official test archive: the figures do not compare with published ones."""
+official test archive: the figures do not compare with published ones.
+
+Seconds of talk and of sounds were trained as unknown words: 1.1 h of LibriSpeech (Panayotov et al.
+2015, CC BY 4.0), 221 sentences rendered with Kokoro-82M (Apache-2.0), 3 h of music, effects,
+animals and machines from Debian's packages (`recipes/get_sounds.py` names them and their licences),
+and 1 h of computed sounds (`data/make_sounds.py`)."""
 
 
 def main() -> None:
@@ -61,9 +67,15 @@ def ship(trained: folder.ModelFolder, name: str, reports: dict[str, Any]) -> Non
     alone = {split: read_result(report) for split, report in reports.items()}
     streamed = {split: read_result(report["stream"]) for split, report in reports.items()}
     facts = trained.about["training"]
-    # The corpus lay anywhere.
-    place = rf"\1 data/{facts['corpus']}"
-    facts["recipe"] = re.sub(r"(?m)^( +folder:) .*", place, facts["recipe"])
+    # Corpus, recordings and run lay anywhere.
+    places = {
+        "folder": f"data/{facts['corpus']}",
+        "talk": "data/talk",
+        "sounds": "data/sounds",
+        "default_root_dir": f"runs/{name}",
+    }
+    for key, place in places.items():
+        facts["recipe"] = re.sub(rf"(?m)^( +{key}:) \S+$", rf"\1 {place}", facts["recipe"])
     card = model_card(trained.config, facts, alone["validation"], streamed["validation"])
     card = card.replace("# A speechrnn model", f"# {name}").replace(
         "--model FOLDER", f"--model {name}"
@@ -109,6 +121,14 @@ def more_of_the_card(alone: ClipResult, streamed: ClipResult, reports: dict[str,
             f"{score['wrong']} taken for others, {score['false_alarms_per_hour']:.2f} false alarms "
             f"an hour in {score['hours']:.1f} h"
         )
+    for kind in ("talk", "sounds"):
+        if kind in reports["validation"]:
+            found = reports["validation"][kind]
+            lines.append(
+                f"- {kind}, validation recordings: {found['false_alarms_per_hour']:.1f} false "
+                f"alarms an hour in {found['hours']:.2f} h; {found['random_seconds']:.1%} of "
+                "random seconds are answered with a word"
+            )
     events = "\n".join(lines)
     return f"""## Accuracy on the testing split, measured once
 

@@ -1,5 +1,7 @@
 """False alarms in talk and sounds: counted by word and place, and not where a word is spoken."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import soundfile
@@ -36,10 +38,9 @@ def _background(wave: np.ndarray, **transcripts: str) -> Background:
 
 def test_every_detection_is_a_false_alarm_where_no_transcript_has_its_word(tiny, wave):
     result = evaluate_background(tiny, _background(wave), talk=True)
-    detected = [word.label for word in tiny.detect([read_wave(RECORDING)])]
+    detected = tiny.detect(_background(wave).blocks(16_000))
     assert result.hours == pytest.approx(2 * len(wave) / 16_000 / 3600)
-    assert sum(result.false_alarms.values()) == pytest.approx(2 * len(detected), abs=1)
-    assert set(result.false_alarms) == set(detected)
+    assert result.false_alarms == Counter(word.label for word in detected)
     assert sum(result.places.values()) == sum(result.false_alarms.values())
     assert result.spoken == 0
     assert result.false_alarms_per_hour * result.hours == sum(result.false_alarms.values())

@@ -5,7 +5,7 @@ import pytest
 
 from speechrnn import Detection
 from speechrnn.config import ModelConfig
-from speechrnn.detection import Posteriors, SlidingWindow, Trigger
+from speechrnn.detection import HOLD_SECONDS, Posteriors, SlidingWindow, Trigger
 from speechrnn.network import pool, softmax
 
 LABELS = ("_silence_", "_unknown_", "yes", "no")
@@ -58,7 +58,7 @@ def test_a_word_is_detected_once_at_its_time():
     assert word.label == "yes"
     assert word.start == pytest.approx(3.0, abs=0.07)
     assert 3.3 - 0.07 <= word.end <= 3.6 + 0.07  # it is reported before it is over
-    assert word.reported == pytest.approx(3.3, abs=0.07)
+    assert word.reported == pytest.approx(3.0 + HOLD_SECONDS, abs=0.07)
     assert word.score > 0.99
 
 
@@ -115,7 +115,7 @@ def test_trigger_finds_what_a_search_step_by_step_finds(seed):
     for rows in np.split(np.arange(2_000), cuts):
         part = Posteriors(probabilities[rows], posteriors.start[rows], posteriors.end[rows])
         words += trigger.push(part)
-    expected = _reference(posteriors, thresholds, hold=10)
+    expected = _reference(posteriors, thresholds, hold=13)
     assert words == pytest.approx(expected) if not expected else words == expected
     assert seed or expected
 

@@ -113,7 +113,8 @@ def test_fewer_than_one_label_is_refused(recogniser):
 
 def test_shipped_model_finds_the_words_of_a_recording_where_they_are(recording):
     """The script that renders it tells: the ten words in order, each half a second into 1.5 s."""
-    words = list(load().detect([recording]))
+    # Nobody speaks there but a synthesiser: the threshold is lower than for people.
+    words = list(load().detect([recording], 0.5))
     in_place = [
         any(
             word.label == label and begin - 0.2 < word.start < word.end < begin + 1
