@@ -145,27 +145,6 @@ def test_help_of_train_tells_how_to_override(run: Run) -> None:
     assert "--model.hidden_size 192 --trainer.max_epochs 5" in out and "--print_config" in out
 
 
-@pytest.mark.parametrize(
-    ("words", "parts"),
-    [
-        (["train"], ["required: RECIPE.yaml"]),
-        (
-            ["download", "nonsense"],
-            ["invalid choice: 'nonsense'", "v2", "v1", "v2-test", "v1-test"],
-        ),
-    ],
-    ids=" ".join,
-)
-def test_wrong_usage_is_status_2_and_nothing_on_stdout(
-    run: Run, words: list[str], parts: list[str]
-) -> None:
-    status, out, error = run(*words)
-    assert (status, out) == (2, "")
-    assert error.startswith("usage: speechrnn")
-    for part in parts:
-        assert part in error.splitlines()[-1]
-
-
 def test_download_hands_over_the_corpus_and_prints_its_folder(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
