@@ -90,7 +90,7 @@ def test_a_file_that_cannot_be_read_is_left_out_with_a_line(tmp_path, capsys):
 def test_qt_resource_file_gives_its_names_and_bytes(tmp_path):
     content = b"OggS and so on"
     names = b"".join(
-        struct.pack(">HI", len(name), 0) + name.encode("utf-16-be") for name in ("farm", "cow.ogg")
+        struct.pack(">HI", len(name), 0) + name.encode("utf-16-be") for name in ("barn", "cow.ogg")
     )
     root = struct.pack(">IHIIQ", 0, 2, 1, 1, 0)
     folder = struct.pack(">IHIIQ", 0, 2, 1, 2, 0)
@@ -101,9 +101,9 @@ def test_qt_resource_file_gives_its_names_and_bytes(tmp_path):
     parts = (struct.pack(">4sIIII", b"qres", *offsets), root, folder, cow)
     blob = b"".join(parts) + struct.pack(">I", len(content)) + content + names
     (tmp_path / "a.rcc").write_bytes(blob)
-    assert list(script.resource_files(tmp_path / "a.rcc")) == [("/farm/cow.ogg", content)]
+    assert list(script.resource_files(tmp_path / "a.rcc")) == [("/barn/cow.ogg", content)]
     script.unpack_resources(tmp_path)
-    assert (tmp_path / "a/farm/cow.ogg").read_bytes() == content
+    assert (tmp_path / "a/barn/cow.ogg").read_bytes() == content
 
 
 def test_a_package_that_is_not_there_is_skipped_with_a_line(tmp_path, monkeypatch, capsys):
