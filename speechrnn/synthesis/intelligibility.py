@@ -121,7 +121,8 @@ class Judge:
 
     def _sounds(self, word: str) -> str:
         """The phonemes of a word without the marks of stress, which depend on its use."""
-        return self._pronounce(word).translate({ord("ˈ"): None, ord("ˌ"): None})  # noqa: RUF001
+        stress = {ord("ˈ"): None, ord("ˌ"): None}  # noqa: RUF001  # phonemes
+        return self._pronounce(word).translate(stress)
 
     def _features(self, wave: np.ndarray) -> np.ndarray:
         """The log mel spectrum (80, 300) of a wave, with silence around it."""

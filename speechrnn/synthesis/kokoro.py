@@ -80,7 +80,7 @@ class Kokoro:
 
     def __init__(self, folder: str | Path) -> None:
         try:
-            import onnx  # noqa: F401
+            import onnx  # noqa: F401  # refused now where it is missing
             import onnxruntime
             from kokoro_onnx.tokenizer import Tokenizer
         except ModuleNotFoundError as error:
