@@ -194,6 +194,72 @@ def test_noise_shorter_than_a_clip_is_left_out(length: int) -> None:
     torch.testing.assert_close(noisy, clips, rtol=0, atol=LOG_POWER)
 
 
+def test_clip_in_a_room_is_its_power_convolved_with_the_decay_of_that_room() -> None:
+    decays = torch.tensor([[0.75, 0.25, 0.0], [0.5, 0.25, 0.125]])
+    clips = frames(random(40, 20, 4).square())
+    heard = power(replace(NOTHING, reverberation=1)(clips, NO_NOISE, FLOOR, decays))
+    dry = torch.nn.functional.pad(power(clips), (0, 0, 2, 0))  # silence before it
+    rooms = [decay[0] * dry[:, 2:] + decay[1] * dry[:, 1:-1] + decay[2] * dry[:, :-2]
+             for decay in decays.double()]  # fmt: skip
+    drawn = [torch.isclose(heard, room, rtol=1e-4).all((1, 2)) for room in rooms]
+    assert (drawn[0] ^ drawn[1]).all() and 5 < drawn[0].sum() < 35
+
+
+def test_decay_may_be_longer_than_the_clip() -> None:
+    clips = frames(torch.ones(1, 3, 2))
+    heard = power(
+        replace(NOTHING, reverberation=1)(clips, NO_NOISE, FLOOR, torch.full((1, 9), 0.5))
+    )
+    torch.testing.assert_close(
+        heard[0, :, 0], torch.tensor([0.5, 1.0, 1.5]).double(), rtol=0, atol=1e-5
+    )
+
+
+def test_share_of_clips_in_a_room_is_what_was_asked() -> None:
+    clips = frames(random(4_000, 9, 2).square())
+    room = torch.tensor([[0.5, 0.5]])
+    heard = replace(NOTHING, reverberation=0.3)(clips, NO_NOISE, FLOOR, room)
+    changed = ~torch.isclose(heard, clips, atol=1e-4).all((1, 2))
+    assert changed.float().mean().item() == pytest.approx(0.3, abs=0.03)
+
+
+@pytest.mark.parametrize("rooms", [None, torch.zeros(0, 9)], ids=["not given", "none"])
+def test_without_rooms_no_clip_is_put_into_one(rooms: Tensor | None) -> None:
+    clips = frames(random(5, 9, 2).square())
+    heard = replace(NOTHING, reverberation=1)(clips, NO_NOISE, FLOOR, rooms)
+    torch.testing.assert_close(heard, clips, rtol=0, atol=LOG_POWER)
+
+
+def test_rooms_reverberate_what_was_shifted_and_not_the_noise() -> None:
+    clips, noise = torch.full((200, 30, 2), SILENCE), frames(torch.ones(60, 2))
+    clips[:, 29] = 0  # its room is heard where it is moved to an earlier place
+    room = torch.tensor([[0.5, 0.25]])
+    shifted = replace(NOTHING, reverberation=1, shift_frames=5)(clips, NO_NOISE, FLOOR, room)
+    moved = power(shifted)[:, :29, 0]
+    early = moved[moved[:, :28].amax(1) > 0.4]
+    assert len(early) > 50
+    torch.testing.assert_close(
+        early.sort(1).values[:, -2:], torch.tensor([[0.25, 0.5]]).double().expand(len(early), 2),
+        rtol=0, atol=1e-5,
+    )  # fmt: skip
+    noisy = replace(
+        NOTHING, reverberation=1, noise_probability=1, snr_low_db=0, snr_high_db=0
+    )(clips, noise, FLOOR, room)  # fmt: skip
+    added = power(noisy)[:, :29]
+    torch.testing.assert_close(added, torch.full_like(added, 0.5 / 30), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_rooms_are_exact_in_mixed_precision(dtype: torch.dtype) -> None:
+    clips, room = frames(1e6 * random(5, 20, 4).square()), torch.tensor([[0.5, 0.3, 0.2]])
+    in_rooms = replace(NOTHING, reverberation=1)
+    exact = in_rooms(clips, NO_NOISE, FLOOR, room)
+    with torch.autocast("cpu", dtype):
+        torch.testing.assert_close(
+            in_rooms(clips, NO_NOISE, FLOOR, room), exact, rtol=0, atol=LOG_POWER
+        )
+
+
 @pytest.mark.parametrize("quiet", ["clip", "noise", "both"])
 def test_digital_silence_stays_finite(quiet: str) -> None:
     clips, noise = frames(random(30, 50, 40).square()), frames(random(400, 40, seed=1).square())

@@ -17,7 +17,7 @@ LIGHT = [
     "config", "audio", "files", "folder", "network", "detection", "recogniser", "transcripts",
 ]  # fmt: skip
 WORKSHOP = [
-    "features", "recurrence_triton", "recurrence", "model", "corpus", "download",
+    "features", "recurrence_triton", "recurrence", "model", "corpus", "rooms", "download",
     "evaluation.statistics", "evaluation.tables", "evaluation.clips", "evaluation.recordings",
     "evaluation.spotting", "evaluation.background", "evaluation.conditions", "evaluation.results",
     "evaluation.text",

@@ -894,6 +894,23 @@ def test_prepared_training_has_normalised_features_and_frames_of_the_noise(data)
     torch.testing.assert_close(training.noise, mfcc.log_mel(frames)[0], rtol=0, atol=HALF)
 
 
+def test_rooms_are_simulated_where_the_augmentation_asks_for_them(data, monkeypatch):
+    monkeypatch.setattr("speechrnn.training.run.ROOMS", 3)  # for time
+    dry = Training(data.labels, hidden_size=8, layers=1)
+    prepare(dry, data, torch.device("cpu"))
+    assert not len(dry.decays)
+    quiet = Augmentation(shift_frames=0, gain_db=0, noise_probability=0, reverberation=1)
+    training = Training(data.labels, hidden_size=8, layers=1, augmentation=quiet)
+    prepare(training, data, torch.device("cpu"))
+    assert training.decays.shape == (3, data.frames["training"].shape[1])
+    assert (training.decays.sum(1) <= 1 + 1e-4).all() and (training.decays.sum(1) > 0.9).all()
+    log_mel = torch.full((50, 99, 40), np.log(dry.model.config.log_floor))
+    log_mel[:, 9] = 0
+    heard = training.augmented(log_mel, torch.full((50,), 2)).exp()[:, 9:, 0]
+    rooms = [torch.isclose(heard, room[:90], rtol=1e-2, atol=1e-5) for room in training.decays]
+    assert all(room.all(1).any() for room in rooms), "each room is heard by some clip"
+
+
 def test_augmentation_mixes_in_the_noise_that_the_module_was_given(data):
     quiet = Augmentation(
         shift_frames=0, gain_db=0, noise_probability=1, snr_low_db=0, snr_high_db=0

@@ -1,9 +1,10 @@
 """Augmentation of whole batches on the training device, on log mel frames.
 
-In: log mel frames (B, T, M) of recorded clips. Out: the same shape, with another place in time,
-noise, another level, masks; and words that nobody said. The powers of two sounds add (their cross
-term is zero in the mean), so noise is mixed into the bands of frames that are computed once, not
-into waves: a training step needs no FFT. All draws come from torch's global generator of the
+In: log mel frames (B, T, M) of recorded clips. Out: the same shape, with another place in time, a
+room around it, noise, another level, masks; and words that nobody said. The powers of two sounds
+add (their cross term is zero in the mean), so noise is mixed into the bands of frames that are
+computed once, not into waves, and a room adds the powers of earlier frames: a training step needs
+no FFT. All draws come from torch's global generator of the
 device, which the training seeds anew for each step. It does not know models.
 """
 
@@ -22,6 +23,7 @@ class Augmentation:
         shift_frames: largest shift in time to either side, frames; silence fills the gap (10 frames
             are the 100 ms of kws_streaming and BC-ResNet).
         gain_db: largest change of level to either side, dB.
+        reverberation: share of the clips that are heard in a room, by a far microphone.
         noise_probability: share of the clips that get background noise (0.8 in the same recipes).
         snr_low_db: smallest ratio of the clip's energy to the noise's, dB.
         snr_high_db: largest such ratio, dB.
@@ -35,6 +37,7 @@ class Augmentation:
 
     shift_frames: int = 10
     gain_db: float = 10.0
+    reverberation: float = 0.0
     noise_probability: float = 0.8
     snr_low_db: float = 5.0
     snr_high_db: float = 40.0
@@ -44,18 +47,25 @@ class Augmentation:
     mel_mask_bands: int = 5
     pseudo_words: float = 0.0
 
-    def __call__(self, log_mel: Tensor, noise: Tensor, log_floor: float) -> Tensor:
-        """Shift, add noise, change the level, mask.
+    def __call__(
+        self, log_mel: Tensor, noise: Tensor, log_floor: float, decays: Tensor | None = None
+    ) -> Tensor:
+        """Shift, put into a room, add noise, change the level, mask.
 
         Args:
             log_mel: (B, T, M) log(power + log_floor).
             noise: (K, M) the same of background noise; a random place of it is added to each clip.
                 With fewer than T frames none is added.
             log_floor: of the features.
+            decays: (R, K) the energy that arrives in each frame after the direct sound, of R rooms;
+                one of them is drawn for each clip. Without any, no clip is put into a room.
         """
         power = _power(log_mel, log_floor)
         if self.shift_frames:
             power = _shift(power, self.shift_frames)
+        if self.reverberation and decays is not None and len(decays):
+            chosen = torch.rand(len(power), device=power.device) < self.reverberation
+            power = _reverberate(power, decays, chosen.nonzero()[:, 0])
         batch, frames, device = *power.shape[:2], power.device
         if len(noise) >= frames and self.noise_probability:
             start = torch.randint(len(noise) - frames + 1, (batch, 1), device=device)
@@ -133,6 +143,25 @@ def _shift(power: Tensor, reach: int) -> Tensor:
     rows = torch.arange(batch, device=power.device)[:, None]
     moved = power[rows, source.clamp(0, frames - 1)]
     return moved * ((source >= 0) & (source < frames)).unsqueeze(-1)
+
+
+def _reverberate(power: Tensor, decays: Tensor, chosen: Tensor) -> Tensor:
+    """Put the clips with these numbers into random rooms: (B, T, M) to (B, T, M).
+
+    Late reflections are so many that they are as good as noise under an envelope that decays
+    (Polack 1988); so their powers add, in each band (Lebart, Boucher and Denbigh 2001; Habets
+    2007): the power of the clip, convolved with the room's decay. What this leaves out are the
+    reflections of the first few ms, which weaken some frequencies and strengthen others.
+    """
+    frames, device = power.shape[1], power.device
+    decay = decays[torch.randint(len(decays), chosen.shape, device=device)]
+    frame = torch.arange(frames, device=device)
+    lag = frame[:, None] - frame
+    heard = (lag >= 0) & (lag < decay.shape[1])
+    weights = decay[:, lag.clamp(0, decay.shape[1] - 1)] * heard  # (chosen, T, T)
+    # Half precision ends at 65,504, the power of a loud frame does not.
+    with torch.autocast(device.type, enabled=False):
+        return power.index_copy(0, chosen, weights @ power[chosen])
 
 
 def _uniform(batch: int, low: float, high: float, device: torch.device) -> Tensor:

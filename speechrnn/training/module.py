@@ -1,8 +1,8 @@
 """What a training step does: the loss of a batch, its gradients' way to the weights, its figures.
 
 In: batches of log mel frames (B, T, M) and targets (B,), and beforehand the frames of background
-noise. Out: a model that has learned. It does not know corpora, where batches come from, or files
-other than the model folders that it may start or learn from.
+noise and the decays of rooms. Out: a model that has learned. It does not know corpora, where
+batches come from, or files other than the model folders that it may start or learn from.
 """
 
 import math
@@ -96,6 +96,8 @@ class Training(LightningModule):
         self.unknown = labels.index(UNKNOWN) if UNKNOWN in labels else -1
         # Log mel frames (K, M) of background noise, on the training's device; none, until given.
         self.noise = torch.zeros(0, self.model.config.mel_bands)
+        # Energy (R, K) in each frame of R rooms, on the training's device; none, until given.
+        self.decays = torch.zeros(0, 1)
         # Logarithm (C,) of how much more often a label is drawn than it is met; none, until given.
         self.log_prior = torch.zeros(len(labels))
         self.carried: Tensor | None = None  # h after the clips before
@@ -133,7 +135,7 @@ class Training(LightningModule):
     def augmented(self, log_mel: Tensor, targets: Tensor) -> Tensor:
         """Log mel frames (B, T, M) of clips with these targets (B,), changed at random; float32."""
         log_mel = self.augmentation.make_pseudo_words(log_mel.float(), targets == self.unknown)
-        return self.augmentation(log_mel, self.noise, self.model.config.log_floor)
+        return self.augmentation(log_mel, self.noise, self.model.config.log_floor, self.decays)
 
     def loss(self, log_mel: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Loss, and answers (B, C), of log mel frames (B, T, M) with targets (B,).

@@ -38,11 +38,15 @@ from speechrnn.folder import save_folder
 from speechrnn.model import best_device
 from speechrnn.network import Network
 from speechrnn.recogniser import Recogniser
+from speechrnn.rooms import energy_decays, simulate_rooms
 from speechrnn.training.batches import SpeechCommands, global_seed
 from speechrnn.training.card import model_card
 from speechrnn.training.frames import log_mel_frames, set_feature_statistics
 from speechrnn.training.gradients import GradientFlow
 from speechrnn.training.module import Training
+
+ROOMS = 200  # in which a training hears its clips
+RT60_SECONDS = (0.2, 1.0)  # of these rooms
 
 
 def run(recipe: str, overrides: list[str], resume: bool = False) -> Path | None:
@@ -96,9 +100,10 @@ def run(recipe: str, overrides: list[str], resume: bool = False) -> Path | None:
 def prepare(training: Training, data: SpeechCommands, device: torch.device) -> None:
     """Compute all frames once, before the training, and hand each part what it needs of them.
 
-    The data module gets the frames of the clips, the module those of the noise and the priors of
-    the labels, and the front end of the model their mean and deviation, unless it begins with a
-    trained model's. (A checkpoint from which the training goes on brings its own.)
+    The data module gets the frames of the clips; the module those of the noise, the decays of rooms
+    where the augmentation asks for them, and the priors of the labels; and the front end of the
+    model their mean and deviation, unless it begins with a trained model's. (A checkpoint from
+    which the training goes on brings its own.)
 
     Args:
         training: the module.
@@ -109,6 +114,11 @@ def prepare(training: Training, data: SpeechCommands, device: torch.device) -> N
     mfcc = training.model.mfcc.to(device)
     data.compute_frames(mfcc)
     training.noise = log_mel_frames(mfcc, data.noise[None])[0].float()
+    if training.augmentation.reverberation:
+        responses = simulate_rooms(ROOMS, RT60_SECONDS, global_seed())
+        frames = data.frames["training"].shape[1]  # no decay is heard for longer
+        decays = energy_decays(responses, training.model.config.hop, frames)
+        training.decays = torch.from_numpy(decays).to(device)
     if data.pieces:  # which make unknown words much more frequent than they are in use
         training.log_prior = data.log_prior().to(device)
     if training.start is None:
