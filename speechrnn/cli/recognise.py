@@ -48,9 +48,9 @@ def _add_detection(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--refractory",
         type=float,
-        default=0.15,
+        default=0.0,
         metavar="S",
-        help="seconds after a word in which no other begins (default: 0.15)",
+        help="seconds after a word in which no other begins (default: 0)",
     )
 
 
