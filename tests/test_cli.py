@@ -433,7 +433,7 @@ def test_transcribe_hears_no_word_in_the_time_after_one(
     assert len(rows(run(*listening, tmp_path / "c.wav")[1])) > 1
     assert len(rows(run(*listening, "--refractory", 100, tmp_path / "c.wav")[1])) == 1
     text = " ".join(run("transcribe", "--help")[1].split())
-    assert f"(default: {REFRACTORY_SECONDS})" in text
+    assert f"(default: {REFRACTORY_SECONDS:g})" in text
     assert f"the model's, or {DEFAULT_THRESHOLD})" in text
     status, out, error = run(*listening, "--refractory", -1, tmp_path / "c.wav")
     assert (status, out) == (1, "")

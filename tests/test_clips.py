@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import DATA
-from evaluation_examples import MEASURED, RESULT, drawn, sounds, undecided
+from evaluation_examples import MEASURED, RESULT, clip_result, drawn, sounds, undecided
 from sklearn import metrics
 from statsmodels.stats import contingency_tables
 
@@ -68,6 +68,21 @@ def test_result_agrees_with_counts_made_by_hand():
     mean = (8 / 10 + 1 / 4 + 0) / 3
     assert RESULT.mean_accuracy == pytest.approx(mean), "a class without clips has no share"
     assert RESULT.macro_f1 == pytest.approx((16 / 21 + 2 / 9 + 0) / 3)
+
+
+def test_silence_is_counted_apart_where_there_are_clips_of_it_and_of_others():
+    counts = [[3, 1, 0], [0, 4, 2], [0, 0, 6]]
+    result = clip_result(counts, ("_silence_", "_unknown_", "yes"))
+    assert result.silence_apart == (10 / 12, 3 / 4)
+    assert "words and unknown 83.33%, silence 75.00%" in summary(
+        replace(result, split="validation")
+    )
+    assert result.to_dict()["silence_apart"] == [10 / 12, 3 / 4]
+    only_words = clip_result([[0, 0, 0], *counts[1:]], result.labels)
+    only_silence = clip_result([counts[0], [0, 0, 0], [0, 0, 0]], result.labels)
+    for other in (only_words, only_silence, RESULT):
+        assert other.silence_apart is None
+        assert "silence" not in summary(other)
 
 
 def test_each_label_has_its_figures():

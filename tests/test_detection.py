@@ -32,6 +32,9 @@ def _detect(
     return [word for part in parts for word in trigger.push(window.push(part))]
 
 
+REFRACTORY = 0.15  # s, in the search step by step
+
+
 def _reference(posteriors: Posteriors, thresholds: dict[str, float], hold: int) -> list[Detection]:
     """What `Trigger` promises, a step at a time: a word that stayed for `hold` steps, each once."""
     stayed, last, free, words = dict.fromkeys(thresholds, 0), "", 0.0, []
@@ -45,9 +48,9 @@ def _reference(posteriors: Posteriors, thresholds: dict[str, float], hold: int) 
         best = max(ready, key=share.__getitem__)
         start, end = float(posteriors.start[step]), float(posteriors.end[step])
         if start < free:
-            free = max(free, end + 0.15) if best == last else free
+            free = max(free, end + REFRACTORY) if best == last else free
             continue
-        last, free = best, end + 0.15
+        last, free = best, end + REFRACTORY
         reported = (step + 1) * CONFIG.seconds_per_step
         words.append(Detection(start, end, best, float(share[best]), reported))
     return words
@@ -109,7 +112,7 @@ def test_trigger_finds_what_a_search_step_by_step_finds(seed):
     start = np.sort(random.uniform(0, 60, 2_000))
     posteriors = Posteriors(probabilities, start, start + random.uniform(0.1, 0.9, 2_000))
     thresholds = {"yes": 0.4, "no": 0.6}
-    trigger = Trigger(CONFIG, thresholds)
+    trigger = Trigger(CONFIG, thresholds, REFRACTORY)
     cuts = np.sort(random.integers(0, 2_000, 30))
     words = []
     for rows in np.split(np.arange(2_000), cuts):

@@ -15,6 +15,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from speechrnn.audio import from_int16
+from speechrnn.config import SILENCE
 from speechrnn.corpus import Clips, progress
 from speechrnn.evaluation.statistics import mcnemar, wilson_interval
 from speechrnn.folder import ModelFolder
@@ -129,6 +130,20 @@ class ClipResult:
         return wilson_interval(self.correct, self.clips)
 
     @property
+    def silence_apart(self) -> tuple[float, float] | None:
+        """Accuracy on words and unknown, and on silence; None where there are no clips of one.
+
+        Published systems mean different things by silence, some of them digital zero, so that only
+        the first of the two compares with theirs.
+        """
+        if SILENCE not in self.labels:
+            return None
+        silent, right = self.truth == self.labels.index(SILENCE), self.truth == self.answers
+        if silent.all() or not silent.any():
+            return None
+        return float(right[~silent].mean()), float(right[silent].mean())
+
+    @property
     def mean_accuracy(self) -> float:
         """Mean of the recall of all labels that have clips: what a balanced set would give."""
         return float(np.mean([row["recall"] for row in self.per_label() if row["clips"]]))
@@ -205,6 +220,7 @@ class ClipResult:
             "correct": self.correct,
             "accuracy": self.accuracy,
             "interval_95": list(self.interval),
+            "silence_apart": self.silence_apart and list(self.silence_apart),
             "mean_accuracy": self.mean_accuracy,
             "macro_f1": self.macro_f1,
             "calibration_error": self.calibration_error,

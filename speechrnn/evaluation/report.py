@@ -106,8 +106,13 @@ def heading(results: Sequence[ClipResult]) -> tuple[str, list[tuple[str, str]]]:
     if len(results) > 1:  # a table of them comes first
         models = f"{len(results)} models, {first.protocol} {first.split}, {first.clips:,} clips"
         return models, []
+    names = "on words and unknown", "on silence"
     return first.title, [
         (f"accuracy, 95 % interval {low:.2%} to {high:.2%}", f"{first.accuracy:.2%}"),
+        *(
+            (name, f"{share:.2%}")
+            for name, share in zip(names, first.silence_apart or (), strict=False)
+        ),
         ("mean over classes", f"{first.mean_accuracy:.2%}"),
         ("macro F1", f"{first.macro_f1:.2%}"),
         ("calibration error", f"{first.calibration_error:.2%}"),

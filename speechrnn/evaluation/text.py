@@ -17,9 +17,12 @@ Rows = list[list[str]]
 
 def summary(result: ClipResult) -> str:
     """The accuracy with its interval, and what else one number can tell, in one line."""
-    low, high = result.interval
+    (low, high), apart = result.interval, ""
+    if result.silence_apart:
+        words, silence = result.silence_apart
+        apart = f"words and unknown {words:.2%}, silence {silence:.2%}, "
     return (
-        f"accuracy {result.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), "
+        f"accuracy {result.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%}), {apart}"
         f"mean over classes {result.mean_accuracy:.2%}, macro F1 {result.macro_f1:.2%}, "
         f"calibration error {result.calibration_error:.2%}, "
         f"{result.correct:,} of {result.clips:,} clips"

@@ -1,0 +1,320 @@
+"""Which data and which losses help against talk, sounds and strange words: each row changes one.
+
+    python recipes/open_world.py CORPUS --talk TALK --sounds SOUNDS --words CORPUS_WITH_RENDERED \\
+        --validation-talk FOLDER --validation-sounds FOLDER
+    python recipes/open_world.py --table
+
+Every row begins with the weights of `small` of version 0.1 (`--start`), which had heard clips of
+the corpus alone, and trains them for the same few epochs. Each finished run is a line of
+open_world.jsonl, and is not run again. Losses that look at windows between clips stand here, for
+they did not help, and so the package has none.
+"""
+
+import argparse
+import json
+import math
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import yaml
+from pytorch_lightning import Trainer, seed_everything
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from speechrnn.config import DEFAULT_THRESHOLD
+from speechrnn.corpus import Clips, join_noises, load_noises
+from speechrnn.detection import HOLD_SECONDS
+from speechrnn.evaluation.background import Background, evaluate_background, read_background
+from speechrnn.evaluation.clips import evaluate_clips
+from speechrnn.evaluation.recordings import JoinedRecording, posteriors
+from speechrnn.evaluation.spotting import ALL, score_curve
+from speechrnn.evaluation.tables import markdown
+from speechrnn.model import pool
+from speechrnn.network import Network
+from speechrnn.recogniser import Recogniser
+from speechrnn.training.augmentation import Augmentation
+from speechrnn.training.batches import SpeechCommands
+from speechrnn.training.module import Training
+from speechrnn.training.run import prepare
+
+HERE = Path(__file__).parent
+RECIPE, RESULTS = HERE / "v2_12_small.yaml", HERE / "open_world.jsonl"
+EPOCHS, SEEDS = 5, (1, 2, 3)
+MISSED = 0.08  # of the words in the stream: false alarms are compared where so many are missed
+
+
+@dataclass(frozen=True)
+class Row:
+    """One change.
+
+    Args:
+        name: what was changed.
+        talk: share of pieces of talk.
+        sounds: share of pieces of sounds.
+        words: whether rendered words are in the corpus.
+        augmentation: keys of the recipe's `augmentation` that differ.
+        loss: of windows between clips that follow one another, beside the loss of whole clips.
+    """
+
+    name: str
+    talk: float = 0.15
+    sounds: float = 0.12
+    words: bool = False
+    augmentation: dict[str, Any] = field(default_factory=dict)
+    loss: Literal["", "windows", "max-pooling"] = ""
+
+
+ROWS = (
+    Row("talk and sounds"),
+    Row("the corpus alone", 0.0, 0.0),
+    Row("no talk", talk=0.0),
+    Row("no sounds", sounds=0.0),
+    Row("a fifth of the clips in rooms", augmentation={"reverberation": 0.2}),
+    Row("rendered words too", words=True),
+    Row("no pseudo-words", augmentation={"pseudo_words": 0.0}),
+    Row("each window between two clips", loss="windows"),
+    Row("max-pooling over a recording of four clips", loss="max-pooling"),
+)
+JOINED = {"windows": 2, "max-pooling": 4}  # clips that follow one another
+
+
+class Joined(Training):
+    """Clips follow one another as recordings, and windows between them are trained too.
+
+    `windows`: each window that holds a whole command and no other half has its label; each that
+    holds at most half of one shall have no command; others are not judged. `max-pooling`: of each
+    word the highest mean log probability over the time that the detector asks for is judged, over
+    all windows of a recording, as one binary answer a word (as in wekws).
+    """
+
+    WHOLE, PART = 0.95, 0.5  # of a word's sound
+    QUIET_SHARE = 0.2  # of a clip's steps: the quietest, which are not the word
+
+    def __init__(self, loss: str, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.kind, self.joined = loss, JOINED[loss]
+        self.shift = self.augmentation.shift_frames
+        self.augmentation = replace(self.augmentation, shift_frames=0)
+        words = self.model.config.words
+        self.is_word = torch.tensor([label in words for label in self.model.config.labels])
+
+    def augmented(self, log_mel: Tensor, targets: Tensor) -> Tensor:
+        frames, reach = log_mel.shape[1], self.shift
+        source = torch.arange(frames) + torch.randint(-reach, reach + 1, (len(log_mel), 1))
+        moved = log_mel[torch.arange(len(log_mel))[:, None], source.clamp(0, frames - 1)]
+        inside = ((source >= 0) & (source < frames))[..., None]
+        floor = self.model.config.log_floor
+        log_mel = moved.float().where(inside, math.log(floor))
+        self.before = self.heard_before((log_mel.exp() - floor).clamp(min=0).sum(-1))
+        return super().augmented(log_mel, targets)
+
+    def heard_before(self, power: Tensor) -> Tensor:
+        """How much of each clip's sound lies before each step: (B, T) to (B, T / stack + 1)."""
+        power = power.unflatten(1, (-1, self.model.config.stack)).sum(-1)
+        quiet = power.quantile(self.QUIET_SHARE, 1, keepdim=True)
+        sound = (power - quiet).clamp(min=0).sqrt()  # a fricative counts beside a vowel
+        before = sound.cumsum(1) / sound.sum(1, keepdim=True).clamp(min=1e-9)
+        return torch.nn.functional.pad(before, (1, 0))
+
+    def loss(self, log_mel: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        rows = len(targets) // self.joined
+        log_mel, targets, before = (
+            tensor[: rows * self.joined].unflatten(0, (rows, self.joined))
+            for tensor in (log_mel, targets, self.before)
+        )
+        logits, hidden = self.model.from_log_mel(log_mel.flatten(1, 2), self._start(rows))
+        self.carried = hidden.detach()
+        logits = logits.float()
+        answer = pool(logits.unflatten(1, (self.joined, -1)).flatten(0, 1))
+        right = targets.flatten()
+        loss = cross_entropy(answer + self.log_prior, right, label_smoothing=self.label_smoothing)
+        steps = logits.shape[1] // self.joined
+        share = (pool(logits, steps) + self.log_prior).log_softmax(-1)  # (R, W, C)
+        if self.kind == "windows":
+            between = share[:, :-1].unflatten(1, (self.joined - 1, steps))[:, :, 1:]
+            loss = loss + self.window_loss(between, targets, before)
+        else:
+            loss = loss + 0.5 * self.recording_loss(share, targets)
+        return loss, answer
+
+    def window_loss(self, share: Tensor, targets: Tensor, before: Tensor) -> Tensor:
+        """Of log probabilities (R, n - 1, S - 1, C) between n clips, which `before` (R, n, S + 1)
+        tells the places of the words."""
+        first, second = targets[:, :-1, None], targets[:, 1:, None]
+        left = (1 - before[:, :-1, 1:-1]) * self.is_word[first]
+        begun = before[:, 1:, 1:-1] * self.is_word[second]
+        none = share.masked_fill(self.is_word, -torch.inf).logsumexp(-1)
+        holds_first = (left >= self.WHOLE) & (begun <= self.PART)
+        holds_second = (begun >= self.WHOLE) & (left <= self.PART)
+        holds_none = (left <= self.PART) & (begun <= self.PART)
+        word = torch.where(holds_second, second, first)
+        of_word = share.gather(-1, word[..., None])[..., 0]
+        judged = holds_first | holds_second | holds_none
+        log_right = torch.where(holds_none, none, of_word)[judged]
+        return -log_right.sum() / max(1, len(log_right))
+
+    def recording_loss(self, share: Tensor, targets: Tensor) -> Tensor:
+        """Of log probabilities (R, W, C) at the windows of recordings with these clips (R, n).
+
+        The last clip's word may be held beyond the end: it is not judged.
+        """
+        hold = round(HOLD_SECONDS / self.model.config.seconds_per_step)
+        held = torch.nn.functional.avg_pool1d(share.mT, hold, 1).amax(-1).clamp(max=-1e-4)
+        said = torch.zeros_like(held).scatter(1, targets[:, :-1], 1.0)
+        last = torch.zeros_like(held).scatter(1, targets[:, -1:], 1.0)
+        judged = self.is_word & ~((last > 0) & (said == 0))
+        loss = -(said * held + (1 - said) * torch.log1p(-held.exp()))
+        return (loss * judged).sum() / targets.numel()
+
+
+class Validation:
+    """What every run is measured on.
+
+    Args:
+        data: whose validation clips are joined into a stream.
+        talk: folder of recordings of running speech.
+        sounds: folder of recordings of other sounds.
+    """
+
+    def __init__(self, data: SpeechCommands, talk: Path, sounds: Path) -> None:
+        self.clips: Clips = data.clips["validation"]
+        self.protocol = data.protocol
+        noise = join_noises(load_noises(data.folder, "validation"))
+        self.stream = JoinedRecording(self.clips, noise, len(self.clips) / 3600)
+        self.background: dict[str, Background] = {
+            "talk": read_background(talk),
+            "sounds": read_background(sounds),
+        }
+
+    def measure(self, recogniser: Recogniser) -> dict[str, Any]:
+        """Accuracy, and the curves of misses and of false alarms, as JSON can hold them."""
+        result = evaluate_clips(recogniser, self.clips, self.protocol, "validation")
+        (outputs,) = posteriors(recogniser, [self.stream])
+        curve = score_curve(outputs, self.stream.words)
+        found: dict[str, Any] = {
+            "accuracy": result.accuracy,
+            "mean_accuracy": result.mean_accuracy,
+            "thresholds": [level for level, _ in curve],
+            "missed": [scores[ALL].miss_rate for _, scores in curve],
+        }
+        for kind, background in self.background.items():
+            measured = evaluate_background(recogniser, background, kind == "talk")
+            found[kind] = [rate for _, rate in measured.curve]
+            found[f"{kind}_random_seconds"] = measured.random_seconds
+        return found
+
+
+def run(
+    row: Row, seed: int, data: SpeechCommands, validation: Validation, start: str
+) -> dict[str, Any]:
+    """Train and measure one row; the result as JSON can hold it."""
+    seed_everything(seed, verbose=False)
+    recipe = yaml.safe_load(RECIPE.read_text())
+    settings = {**recipe["model"], "carry_state": 0.8}
+    settings |= {"learning_rate": 0.002, "matrix_learning_rate": 0.005, "start": start}
+    augmentation = Augmentation(**{**settings.pop("augmentation"), **row.augmentation})
+    settings |= {"labels": data.labels, "augmentation": augmentation}
+    training = Joined(row.loss, **settings) if row.loss else Training(**settings)
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=EPOCHS, gradient_clip_val=1.0, precision="bf16-mixed",
+        logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, limit_val_batches=0, use_distributed_sampler=False,
+    )  # fmt: skip
+    started = time.monotonic()
+    prepare(training, data, trainer.strategy.root_device)
+    trainer.fit(training, datamodule=data)
+    seconds = time.monotonic() - started
+    model = training.model.eval()
+    network = Network(model.config, model.arrays())
+    recogniser = Recogniser(network, dict.fromkeys(model.config.words, DEFAULT_THRESHOLD))
+    return {"row": row.name, "seed": seed, "epochs": EPOCHS, "seconds": round(seconds),
+            **validation.measure(recogniser)}  # fmt: skip
+
+
+def at_missed(result: dict[str, Any], kind: str, missed: float = MISSED) -> float:
+    """False alarms an hour at the threshold that misses this share of the words."""
+    return float(np.interp(missed, result["missed"], result[kind]))
+
+
+def table() -> str:
+    """All rows with their means over seeds, and half the distance of the furthest two."""
+    results: dict[str, list[dict[str, Any]]] = {}
+    for line in RESULTS.read_text().splitlines():
+        result = json.loads(line)
+        results.setdefault(result["row"], []).append(result)
+
+    def cell(values: list[float], form: str) -> str:
+        spread = (max(values) - min(values)) / 2
+        return (
+            f"{np.mean(values):{form}} ± {spread:{form}}"
+            if len(values) > 1
+            else f"{values[0]:{form}}"
+        )
+
+    rows = [
+        [
+            "change",
+            "seeds",
+            "accuracy, %",
+            "talk, an hour",
+            "sounds, an hour",
+            "random seconds of talk, %",
+        ]
+    ]
+    for name, runs in results.items():
+        rows.append([
+            name, str(len(runs)), cell([100 * r["accuracy"] for r in runs], ".2f"),
+            *(cell([at_missed(r, kind) for r in runs], ".1f") for kind in ("talk", "sounds")),
+            cell([100 * r["talk_random_seconds"] for r in runs], ".2f"),
+        ])  # fmt: skip
+    return markdown(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--table", action="store_true", help="print the table of what was run")
+    for name in ("corpus", "talk", "sounds", "words", "validation-talk", "validation-sounds"):
+        parser.add_argument(f"--{name}", type=Path)
+    parser.add_argument("--start", help="model folder of version 0.1")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--rows", nargs="+", help="parts of names")
+    options = parser.parse_args()
+    if options.table:
+        print(table())
+        return
+    done = set()
+    if RESULTS.is_file():
+        lines = map(json.loads, RESULTS.read_text().splitlines())
+        done = {(line["row"], line["seed"]) for line in lines}
+    rows = [row for row in ROWS if not options.rows or any(p in row.name for p in options.rows)]
+    validation = None
+    for seed in options.seeds:
+        for row in rows:
+            if (row.name, seed) in done:
+                continue
+            data = SpeechCommands(
+                str(options.words if row.words else options.corpus),
+                talk=str(options.talk) if row.talk else None, talk_share=row.talk,
+                sounds=str(options.sounds) if row.sounds else None, sounds_share=row.sounds,
+                allow_partial=True,
+            )  # fmt: skip
+            data.setup("fit")
+            validation = validation or Validation(
+                data, options.validation_talk, options.validation_sounds
+            )
+            result = run(row, seed, data, validation, options.start)
+            with RESULTS.open("a") as file:
+                file.write(json.dumps(result) + "\n")
+            print(row.name, seed, f"{result['accuracy']:.4f}",
+                  *(f"{kind} {at_missed(result, kind):.1f}" for kind in ("talk", "sounds")),
+                  f"{result['seconds']} s", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
