@@ -16,7 +16,7 @@ from speechrnn.evaluation.spotting import (
     ALL,
     TOLERANCE,
     Score,
-    choose_thresholds,
+    choose_threshold,
     evaluate_spotting,
     false_alarms_per_hour,
     recordings_without_words,
@@ -140,20 +140,27 @@ def test_lower_thresholds_miss_fewer_words_and_give_more_false_alarms(scene):
     assert misses[0] == 0 and misses[-1] == 1 and alarms[0] == 19 and alarms[-1] == 0
 
 
-def test_chosen_threshold_is_the_lowest_that_keeps_the_false_alarms_allowed(scene):
+def rates(scene: tuple[RecordingPosteriors, list[Word]]) -> list[tuple[float, float]]:
     curve = evaluate_spotting(*scene, SOME).curve
+    return [(level, scores[ALL].false_alarms_per_hour) for level, scores in curve]
+
+
+def test_chosen_threshold_is_the_lowest_that_keeps_the_false_alarms_allowed(scene):
+    curve = rates(scene)
     for allowed in (0.5, 1.0, 2.0, 9.5):
-        (chosen,) = set(choose_thresholds(*scene, allowed).values())
-        rates = {level: scores[ALL].false_alarms_per_hour for level, scores in curve}
-        assert rates[chosen] <= allowed
-        assert all(rate > allowed for level, rate in rates.items() if level < chosen)
-    assert choose_thresholds(*scene, 9.5)["no"] < choose_thresholds(*scene, 0.5)["no"]
+        chosen = choose_threshold([curve], allowed)
+        assert dict(curve)[chosen] <= allowed
+        assert all(rate > allowed for level, rate in curve if level < chosen)
+    assert choose_threshold([curve], 9.5) < choose_threshold([curve], 0.5)
 
 
-def test_recording_too_short_for_one_false_alarm_is_refused(scene):
-    message = r"0\.2 false alarms an hour are none in 2\.00 h: expected 0\.50 or more"
-    with pytest.raises(ValueError, match=message):
-        choose_thresholds(*scene, 0.2)
+def test_chosen_threshold_keeps_the_false_alarms_allowed_in_every_recording(scene):
+    curve = rates(scene)
+    louder = [(level, 2 * rate) for level, rate in curve]
+    assert choose_threshold([curve, louder], 2.0) == choose_threshold([louder], 2.0)
+    assert choose_threshold([louder], 2.0) == choose_threshold([curve], 1.0)
+    never = [(level, 1.0) for level, _ in curve]
+    assert choose_threshold([curve, never], 0.5) == spotting.SWEEP[-1]
 
 
 def test_result_is_plain_data_with_the_thresholds_that_were_used(scene):

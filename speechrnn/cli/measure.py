@@ -54,10 +54,16 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def thresholds(options: argparse.Namespace) -> int:
     """Choose a model's thresholds on a split, and write them into its folder."""
-    from speechrnn.evaluation.background import evaluate_background
+    from speechrnn.evaluation.background import false_alarm_curve
     from speechrnn.evaluation.recordings import posteriors
     from speechrnn.evaluation.results import join_recording
-    from speechrnn.evaluation.spotting import choose_thresholds, evaluate_spotting
+    from speechrnn.evaluation.spotting import (
+        ALL,
+        SpottingResult,
+        choose_threshold,
+        score,
+        score_curve,
+    )
     from speechrnn.evaluation.text import spotting_summary
     from speechrnn.folder import save_thresholds
 
@@ -65,16 +71,22 @@ def thresholds(options: argparse.Namespace) -> int:
         raise ValueError("thresholds are not chosen on the testing split: type --split validation")
     clips, noises = _read_corpus(options, [options.model])
     recording = join_recording(clips, noises)
+    backgrounds = [one for one in _read_backgrounds(options).values() if one]
+    allowed = options.false_alarms_per_hour
+    hours = min([recording.hours, *(one.hours for one in backgrounds)])
+    if hours * allowed < 1:
+        raise ValueError(
+            f"{allowed:g} false alarms an hour are none in {hours:.2f} h: expected "
+            f"{1 / hours:.2f} or more, or a longer recording"
+        )
     recogniser = _load(options.model)
     (outputs,) = posteriors(recogniser, [recording])
-    allowed = options.false_alarms_per_hour
-    chosen = choose_thresholds(outputs, recording.words, allowed)
-    for kind, background in _read_backgrounds(options).items():
-        if background:
-            curve = evaluate_background(recogniser, background, kind == "talk").curve
-            few = [level for level, rate in curve if rate <= allowed]
-            least = min(few, default=curve[-1][0])
-            chosen = {word: max(level, least) for word, level in chosen.items()}
+    curve = score_curve(outputs, recording.words)
+    curves = [
+        [(level, scores[ALL].false_alarms_per_hour) for level, scores in curve],
+        *(false_alarm_curve(recogniser, background) for background in backgrounds),
+    ]
+    chosen = dict.fromkeys(recogniser.words, choose_threshold(curves, allowed))
     path = save_thresholds(
         options.model,
         chosen,
@@ -84,7 +96,8 @@ def thresholds(options: argparse.Namespace) -> int:
         talk=options.talk and options.talk.name,
         sounds=options.sounds and options.sounds.name,
     )
-    print(spotting_summary(evaluate_spotting(outputs, recording.words, chosen)))
+    scores = score(outputs.detections(chosen), recording.words, recogniser.words, outputs.hours)
+    print(spotting_summary(SpottingResult(chosen, scores, curve, outputs.hours)))
     print(f"written: {path}", file=sys.stderr)
     return 0
 

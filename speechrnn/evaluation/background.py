@@ -162,6 +162,7 @@ def evaluate_background(
     """
     (outputs,) = posteriors(recogniser, [background])
     spoken = _spoken_words(background, recogniser.words)
+    curve = _curve(outputs, background, spoken)
     detections = outputs.detections(recogniser.thresholds)
     false = [word for word in detections if not _is_spoken(word, spoken)]
     places = Counter(_place(word, background) for word in false) if talk else Counter()
@@ -170,20 +171,30 @@ def evaluate_background(
         dict(Counter(word.label for word in false).most_common()),
         {place: places[place] for place in PLACES} if talk else {},
         len(detections) - len(false),
-        tuple((level, _rate(outputs, level, background, spoken)) for level in SWEEP),
+        curve,
         _random_seconds(recogniser, background, seed),
     )
 
 
-def _rate(
+def false_alarm_curve(
+    recogniser: Recogniser, background: Background
+) -> tuple[tuple[float, float], ...]:
+    """Each threshold of `SWEEP`, for all words alike, with a model's false alarms an hour."""
+    (outputs,) = posteriors(recogniser, [background])
+    return _curve(outputs, background, _spoken_words(background, recogniser.words))
+
+
+def _curve(
     outputs: RecordingPosteriors,
-    level: float,
     background: Background,
     spoken: Mapping[str, list[tuple[float, float]]],
-) -> float:
-    """False alarms an hour at a threshold for all words alike."""
-    detections = outputs.detections(dict.fromkeys(outputs.config.words, level))
-    return sum(not _is_spoken(word, spoken) for word in detections) / background.hours
+) -> tuple[tuple[float, float], ...]:
+    curve = []
+    for level in SWEEP:
+        detections = outputs.detections(dict.fromkeys(outputs.config.words, level))
+        false = sum(not _is_spoken(word, spoken) for word in detections)
+        curve.append((level, false / background.hours))
+    return tuple(curve)
 
 
 def _spoken_words(

@@ -133,34 +133,25 @@ def score_curve(
     return tuple(curve)
 
 
-def choose_thresholds(
-    outputs: RecordingPosteriors, truth: Sequence[Word], false_alarms_per_hour: float
-) -> dict[str, float]:
-    """The lowest threshold of `SWEEP` with no more false alarms than allowed, for every word.
+def choose_threshold(
+    curves: Sequence[Sequence[tuple[float, float]]], false_alarms_per_hour: float
+) -> float:
+    """The lowest threshold of `SWEEP` with no more false alarms than allowed, for all words alike.
 
     It is the same for all words: thresholds for each word, chosen on one half of the validation
     split for no false alarm, gave three an hour in the other half, a common one 0.7 at most.
 
     Args:
-        outputs: of the model on a recording that is not used for figures to be published.
-        truth: words that are spoken in it.
-        false_alarms_per_hour: of all words together.
-
-    Raises:
-        ValueError: if the recording is too short for a single false alarm to be allowed.
+        curves: of each recording that is not used for figures to be published, the thresholds of
+            `SWEEP` with its false alarms an hour.
+        false_alarms_per_hour: of all words together, allowed in each recording.
     """
-    if false_alarms_per_hour * outputs.hours < 1:
-        raise ValueError(
-            f"{false_alarms_per_hour:g} false alarms an hour are none in {outputs.hours:.2f} h: "
-            f"expected {1 / outputs.hours:.2f} or more, or a longer recording"
-        )
-    curve = score_curve(outputs, truth)
     few = [
-        level
-        for level, scores in curve
-        if scores[ALL].false_alarms_per_hour <= false_alarms_per_hour
+        rows[0][0]
+        for rows in zip(*curves, strict=True)
+        if all(rate <= false_alarms_per_hour for _, rate in rows)
     ]
-    return dict.fromkeys(outputs.config.words, min(few, default=SWEEP[-1]))
+    return min(few, default=SWEEP[-1])
 
 
 def recordings_without_words(
