@@ -15,9 +15,15 @@ from speechrnn.evaluation.conditions import evaluate_conditions, telephone
 
 LABELS = ("_silence_", "_unknown_", "yes", "no")
 SNRS, LEVELS = (20, 15, 10, 5, 0, -5), (0, -20, -40)
+# A direct sound and an echo after 0.1 s, and rooms that ring on for longer than any clip.
+ECHO = np.zeros(1_601, np.float32)
+ECHO[[0, 1_600]] = 0.8, 0.6
+ROOMS = {"in a hall": [ECHO], "in a cell": [np.ones(1, np.float32), np.ones(40_000, np.float32)]}
 SPOKEN = [
     "as recorded",
     *(f"{name}, {snr} dB" for name in ("hiss", "hum") for snr in SNRS),
+    "in a hall",
+    "in a cell",
     "30 dB quieter",
     "20 dB louder, clipped",
     "telephone, 300 to 3,400 Hz at 8 kHz",
@@ -70,7 +76,7 @@ def conditions(monkeypatch: pytest.MonkeyPatch) -> Conditions:
     monkeypatch.setattr(conditions_module, "SILENCES", 30)
     ear, clips = Ear(), words()
     noises = {"hiss": hiss(), "short": hiss(15_999), "hum": hum()}
-    rates = evaluate_conditions(ear, clips, noises)
+    rates = evaluate_conditions(ear, clips, noises, ROOMS)
     return rates, dict(zip(rates, ear.waves, strict=True)), clips
 
 
@@ -109,6 +115,35 @@ def test_noise_is_added_at_the_ratio_named(conditions: Conditions):
     assert not np.allclose(hisses[0], hisses[1], atol=1e-3), "each from another place"
     louder = np.array(waves["hiss, -5 dB"]) - recorded
     np.testing.assert_allclose(louder, hisses * 10 ** (5 / 20), atol=1e-5)
+
+
+def test_words_in_a_room_are_convolved_with_its_response_and_cut_off(conditions: Conditions):
+    _, waves, _ = conditions
+    words = waves["as recorded"]
+    for word, heard in zip(words, waves["in a hall"], strict=True):
+        echo = np.pad(word, (1_600, 0))[:16_000]
+        np.testing.assert_allclose(heard, 0.8 * word + 0.6 * echo, atol=1e-5)
+    for number, (word, heard) in enumerate(zip(words, waves["in a cell"], strict=True)):
+        expected = np.cumsum(word) if number % 2 else word  # the rooms take turns
+        np.testing.assert_allclose(heard, expected, atol=1e-3 if number % 2 else 1e-5)
+
+
+def test_rooms_take_turns_over_batches_too():
+    words = (1_000 * np.random.default_rng(0).standard_normal((5, 16_000))).astype(np.int16)
+    responses = [ECHO, np.ones(1, np.float32)]
+    heard = conditions_module.in_rooms(words, responses)
+    whole = heard(slice(0, 5))
+    np.testing.assert_array_equal(np.concatenate([heard(slice(0, 3)), heard(slice(3, 5))]), whole)
+
+
+def test_rooms_have_names_with_their_reverberation_times_and_are_the_same_each_time(monkeypatch):
+    monkeypatch.setattr(conditions_module, "ROOMS", 1)  # for time
+    rooms, again = conditions_module.conditions_rooms(), conditions_module.conditions_rooms()
+    assert list(rooms) == [f"in a room, RT60 {seconds} s" for seconds in (0.2, 0.5, 1.0)]
+    for name, (response,) in rooms.items():
+        assert np.array_equal(response, again[name][0])
+    lengths = [len(response) for (response,) in rooms.values()]
+    assert lengths == sorted(lengths), "they ring on for longer and longer"
 
 
 def test_quiet_and_loud_words_are_as_named(conditions: Conditions):
@@ -157,7 +192,7 @@ def test_conditions_follow_the_seed():
     first = []
     for seed in (0, 0, 1):
         ear = Ear()
-        evaluate_conditions(ear, words(), {"hiss": hiss()}, seed)
+        evaluate_conditions(ear, words(), {"hiss": hiss()}, {}, seed)
         first.append(np.array(ear.waves[1]))
     assert np.array_equal(first[0], first[1]) and not np.array_equal(first[0], first[2])
 
@@ -167,7 +202,7 @@ def test_words_as_recorded_are_the_words_of_the_result(recogniser: Recogniser, m
     model = undecided(recogniser)
     labels = model.labels
     clips = sounds(labels, 41)
-    rates = evaluate_conditions(model, clips, {"hiss": hiss(17_000)})
+    rates = evaluate_conditions(model, clips, {"hiss": hiss(17_000)}, {})
     confusion = evaluate_clips(model, clips, "own", "testing").confusion
     spoken = [labels.index(word) for word in model.words]
     expected = confusion[spoken, spoken].sum() / confusion[spoken].sum()
@@ -177,7 +212,7 @@ def test_words_as_recorded_are_the_words_of_the_result(recogniser: Recogniser, m
 
 
 def test_model_without_silence_has_no_condition_of_silence():
-    rates = evaluate_conditions(Ear(("yes", "no")), sounds(("no", "yes"), 4), {"hiss": hiss()})
+    rates = evaluate_conditions(Ear(("yes", "no")), sounds(("no", "yes"), 4), {"hiss": hiss()}, {})
     assert list(rates)[-1] == "in 3 s of silence"
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -64,6 +65,12 @@ def noisy_corpus(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (folder / word).symlink_to(corpus / word)
     soundfile.write(folder / "_background_noise_" / "hiss.wav", 0.1 * noise(320_000), 16_000)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def few_rooms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One room of each kind, for time."""
+    monkeypatch.setattr("speechrnn.evaluation.conditions.ROOMS", 1)
 
 
 @pytest.fixture
@@ -162,7 +169,8 @@ def test_evaluate_joins_all_clips_into_one_stream_and_changes_them(
     assert events["hours"] >= 120 / 3600 and events["tolerance"] == 0.75
     assert set(events["scores"]) == {"all", "yes", "no"}
     assert set(found["false_alarms_alone"]) == {"hiss"}
-    named = {"as recorded", "hiss, 20 dB", "hiss, -5 dB", "30 dB quieter", "digital zero"}
+    named = {f"in a room, RT60 {seconds} s" for seconds in (0.2, 0.5, 1.0)}
+    named |= {"as recorded", "hiss, 20 dB", "hiss, -5 dB", "30 dB quieter", "digital zero"}
     assert named | {"hiss alone, -40 dB"} <= found["conditions"].keys()
     assert json.loads((folder / "report.json").read_text()) == found
     files = {"detection_errors.png", "noise.png", "stream.flac", "stream.txt"}
@@ -213,6 +221,17 @@ def test_evaluate_gives_no_more_than_was_asked(
     out = run(*words)[1]
     seen = "in one stream" in out, "| condition |" in out
     assert seen == ("stream" in asked, "conditions" in asked)
+
+
+def test_evaluate_names_the_extra_that_brings_the_rooms(
+    run: Run, model_folder: Path, noisy_corpus: Path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "pyroomacoustics", None)  # as if it were not installed
+    words = ("evaluate", model_folder, "--data", noisy_corpus, "--protocol", "own")
+    assert run(*words)[0] == 0, "only hard conditions need it"
+    status, out, error = run(*words, "--noise")
+    assert (status, out) == (1, "")
+    assert_one_line(error, "evaluate needs pyroomacoustics", "pip install 'speechrnn[train]'")
 
 
 def test_evaluate_writes_nothing_into_the_model_folder(

@@ -40,6 +40,7 @@ def evaluated_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr("speechrnn.evaluation.results.HOURS", 120 / 3600)
         patch.setattr("speechrnn.evaluation.spotting.ALONE_HOURS", 30 / 3600)
         patch.setattr("speechrnn.evaluation.spotting.CUTS", 20)
+        patch.setattr("speechrnn.evaluation.conditions.ROOMS", 1)
         assert main(["thresholds", str(run), *corpus, "--false-alarms-per-hour", "60"]) == 0
         for split in ("validation", "testing"):
             words = ["--split", split, "--streamed", "--noise", "--report", str(run / split)]

@@ -30,14 +30,17 @@ def add_parsers(commands: Commands) -> None:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Measure models on a split, print the results, and write the report that was asked for."""
+    from speechrnn.evaluation.conditions import conditions_rooms
     from speechrnn.evaluation.results import join_split
     from speechrnn.evaluation.text import as_json, as_text
 
     clips, noises = _read_corpus(options, options.models)
+    rooms = conditions_rooms() if options.noise else None
     streams = join_split(clips, noises) if options.streamed else None
     backgrounds = _read_backgrounds(options)
     results = [
-        _measure(options, name, clips, noises, streams, backgrounds) for name in options.models
+        _measure(options, name, clips, noises, rooms, streams, backgrounds)
+        for name in options.models
     ]
     print(json.dumps(as_json(results), indent=2) if options.json else as_text(results))
     if options.report:
@@ -176,6 +179,7 @@ def _measure(
     name: str,
     clips: "Clips",
     noises: "dict[str, np.ndarray]",
+    rooms: "dict[str, list[np.ndarray]] | None",
     streams: "Streams | None",
     backgrounds: "dict[str, Background | None]",
 ) -> "ModelResult":
@@ -191,7 +195,7 @@ def _measure(
     return ModelResult(
         evaluate_clips(recogniser, clips, *of),
         measure_stream(recogniser, streams, *of) if streams else None,
-        evaluate_conditions(recogniser, clips, noises) if options.noise else None,
+        evaluate_conditions(recogniser, clips, noises, rooms) if rooms else None,
         *(
             evaluate_background(recogniser, background, kind == "talk") if background else None
             for kind, background in backgrounds.items()
@@ -234,8 +238,8 @@ def _add_evaluate(commands: Commands) -> None:
     this.add_argument(
         "--noise",
         action="store_true",
-        help="also in each noise from 20 to -5 dB, quiet, loud, by telephone, cut off, in long "
-        "files; and silence of all kinds",
+        help="also in each noise from 20 to -5 dB, in rooms, quiet, loud, by telephone, cut off, "
+        "in long files; and silence of all kinds",
     )
     _add_backgrounds(this)
     this.add_argument(

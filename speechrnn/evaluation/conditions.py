@@ -1,10 +1,11 @@
-"""How often a model is right under hard conditions: noise, levels, a telephone, cuts, and silence.
+"""How often a model is right under hard conditions: noise, rooms, levels, a telephone, cuts.
 
-In: a recogniser, labelled clips, background noises. Out: the share of right answers by the name of
-the condition. Each clip is changed just before it is answered, so that memory holds one batch.
+In: a recogniser, labelled clips, background noises, impulse responses of rooms. Out: the share of
+right answers by the name of the condition. Each clip is changed just before it is answered, so that
+memory holds one batch.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import soxr
@@ -15,8 +16,12 @@ from speechrnn.corpus import Clips, random_cuts
 from speechrnn.evaluation.clips import in_batches, known_labels
 from speechrnn.evaluation.recordings import word_spans
 from speechrnn.recogniser import Recogniser
+from speechrnn.rooms import simulate_rooms
 
 SNR_DB = (20, 15, 10, 5, 0, -5)
+RT60_SECONDS = (0.2, 0.5, 1.0)  # of rooms
+ROOMS = 20  # of each reverberation time
+ROOMS_SEED = 1_000_003  # no training's, whose seeds are small
 LEVELS_DB = (0, -20, -40)  # of a noise alone
 SILENCES = 200  # cuts of a noise alone
 SHORT_SAMPLES = 4_800  # 0.3 s
@@ -31,8 +36,20 @@ Condition = Callable[[slice], Iterable[np.ndarray]]  # takes the places of clips
 RECORDED = "as recorded"
 
 
+def conditions_rooms() -> dict[str, list[np.ndarray]]:
+    """Impulse responses of the rooms in which every model is measured, by name."""
+    return {
+        f"in a room, RT60 {seconds} s": simulate_rooms(ROOMS, (seconds, seconds), ROOMS_SEED)
+        for seconds in RT60_SECONDS
+    }
+
+
 def evaluate_conditions(
-    recogniser: Recogniser, clips: Clips, noises: Mapping[str, np.ndarray], seed: int = 0
+    recogniser: Recogniser,
+    clips: Clips,
+    noises: Mapping[str, np.ndarray],
+    rooms: Mapping[str, Sequence[np.ndarray]],
+    seed: int = 0,
 ) -> dict[str, float]:
     """Accuracy under each condition, on every word clip, or on silence.
 
@@ -41,13 +58,14 @@ def evaluate_conditions(
         clips: labelled clips; those that are no words are left out.
         noises: (n,) int16 of each background noise, by name; those shorter than a second are left
             out.
+        rooms: impulse responses (n,) by name, as from `conditions_rooms`.
         seed: of the places in the noises.
 
     Returns:
         The share of right answers by condition: words as recorded; in each noise at each of
-        `SNR_DB`; quiet, loud, through a telephone, at either edge of the second, in short and in
-        long files; and where the model knows silence, digital zero and each noise alone at each of
-        `LEVELS_DB`.
+        `SNR_DB`; in rooms; quiet, loud, through a telephone, at either edge of the second, in short
+        and in long files; and where the model knows silence, digital zero and each noise alone at
+        each of `LEVELS_DB`.
     """
     labels = recogniser.labels
     index = known_labels(labels, clips)[clips.targets]
@@ -69,6 +87,8 @@ def evaluate_conditions(
         for snr_db in SNR_DB:
             noisy = in_noise(words, noise, snr_db, (seed, number))
             rates[f"{name}, {snr_db} dB"] = share(noisy, truth)
+    for name, responses in rooms.items():
+        rates[name] = share(in_rooms(words, responses), truth)
     for name, condition in word_conditions(words).items():
         rates[name] = share(condition, truth)
     if SILENCE in labels:
@@ -95,6 +115,21 @@ def in_noise(
         added = random_cuts(noise, len(clean), words.shape[1], random, (0.0, 0.0))
         added *= _rms(clean) / np.maximum(_rms(added), QUIETEST_RMS)
         return clean + added * np.float32(10 ** (-snr_db / 20))
+
+    return condition
+
+
+def in_rooms(words: np.ndarray, responses: Sequence[np.ndarray]) -> Condition:
+    """Words (n, N) int16, each in a room, in turn; what rings on after the clip is cut off."""
+    samples = words.shape[1]
+    size = 2 * samples  # of an FFT in which nothing that is heard comes round
+    spectra = np.stack([np.fft.rfft(response[:samples], size) for response in responses])
+
+    def condition(part: slice) -> np.ndarray:
+        chosen = np.arange(len(words))[part] % len(spectra)
+        heard = np.fft.rfft(from_int16(words[part]), size) * spectra[chosen]
+        waves: np.ndarray = np.fft.irfft(heard, size)[:, :samples]
+        return waves.astype(np.float32)
 
     return condition
 
