@@ -1,0 +1,166 @@
+"""The ablation against talk and sounds: its losses of windows, its draws, its table."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import DATA, ROOT
+
+from speechrnn.config import SILENCE, UNKNOWN
+from speechrnn.corpus import NOISE, TEN_WORDS
+from speechrnn.training.augmentation import Augmentation
+
+RECIPES = ROOT / "recipes"
+LABELS = (SILENCE, UNKNOWN, "yes", "no")
+
+
+def _load() -> ModuleType:
+    specification = importlib.util.spec_from_file_location("open_world", RECIPES / "open_world.py")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules["open_world"] = module  # where dataclasses look for its names
+    specification.loader.exec_module(module)
+    return module
+
+
+open_world = _load()
+
+
+def joined(loss: str):
+    shape = {"hidden_size": 8, "layers": 1, "feed_forward": 8}
+    return open_world.Joined(loss, labels=LABELS, augmentation=Augmentation(), **shape)
+
+
+def log(*shares: float) -> torch.Tensor:
+    return torch.tensor(shares).log()
+
+
+def test_a_window_is_judged_by_what_it_holds():
+    """Two clips of four steps, so three windows between them: the first word lies in step 2 and 3 of
+    its clip, the second in step 1 and 2."""
+    before = torch.tensor([[[0, 0, 0.5, 1, 1], [0, 0.5, 1, 1, 1]]])
+    shares = torch.stack(
+        [log(0.1, 0.2, 0.3, 0.4), log(0.2, 0.3, 0.4, 0.1), log(0.4, 0.1, 0.1, 0.4)]
+    )
+    training, share = joined("windows"), shares[None, None]
+
+    def loss(first: str, second: str) -> float:
+        targets = torch.tensor([[LABELS.index(first), LABELS.index(second)]])
+        return training.window_loss(share, targets, before).item()
+
+    # From step 1 on, all of "yes" is in the window, and half of "no"; from step 2 on half of "yes"
+    # and all of "no"; from step 3 on nothing of "yes" and all of "no".
+    assert loss("yes", "no") == pytest.approx(-np.log([0.3, 0.1, 0.4]).mean())
+    # A strange word may be in the window or not: no command is to be heard but the other clip's.
+    assert loss("yes", UNKNOWN) == pytest.approx(-np.log([0.3, 0.5, 0.5]).mean())
+    assert loss(UNKNOWN, SILENCE) == pytest.approx(-np.log([0.3, 0.5, 0.5]).mean())
+
+
+def test_windows_in_which_two_words_are_whole_are_not_judged():
+    before = torch.tensor([[[0, 0, 0, 0, 1], [0, 1, 1, 1, 1]]])
+    share = log(0.25, 0.25, 0.25, 0.25).expand(1, 1, 3, 4)
+    targets = torch.tensor([[2, 3]])
+    assert joined("windows").window_loss(share, targets, before) == 0
+
+
+def test_a_recording_asks_for_the_words_that_are_held_and_for_no_others():
+    training, steps = joined("max-pooling"), 66
+    said = torch.tensor([[LABELS.index("yes"), 0, 0, 0]])
+
+    def loss(word: str, windows: int) -> float:
+        shares = torch.full((1, steps, 4), 0.01)
+        shares[0, 20 : 20 + windows, LABELS.index(word)] = 0.97
+        return training.recording_loss(shares.log(), said).item()
+
+    assert loss("yes", 13) < loss("yes", 6) < loss("yes", 0), "held for as long as is asked"
+    assert loss("yes", 13) == pytest.approx(loss("yes", 40))
+    assert loss("no", 13) > loss("yes", 0), "a false alarm costs more than a miss alone"
+
+
+def test_sound_is_counted_above_the_quiet_of_its_clip():
+    training = joined("windows")
+    power = torch.full((1, 99), 4.0)
+    power[0, 30:60] = 104.0
+    before = training.heard_before(power)
+    assert before.shape == (1, 34)
+    assert before[0, 10].item() == 0 and before[0, 20].item() == pytest.approx(1)
+    assert before[0, 15].item() == pytest.approx(0.5)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A little of the synthetic corpus, with a word of a rendered voice, talk and sounds."""
+    folder = tmp_path_factory.mktemp("open_world")
+    corpus = folder / "corpus"
+    corpus.mkdir()
+    (corpus / NOISE).symlink_to(DATA / NOISE)
+    lists = {split: (DATA / f"{split}_list.txt").read_text() for split in ("validation", "testing")}
+    for split, names in lists.items():
+        (corpus / f"{split}_list.txt").write_text(names)
+    for word in (path for path in DATA.iterdir() if path.is_dir() and path.name != NOISE):
+        (corpus / word.name).mkdir()
+        names = sorted(f"{word.name}/{path.name}" for path in word.iterdir())
+        of_validation = [name for name in names if name in lists["validation"]]
+        others = [name for name in names if name not in "".join(lists.values())]
+        for name in others[:3] + of_validation[:2]:
+            (corpus / name).symlink_to(DATA / name)
+    (corpus / "town").mkdir()
+    random = np.random.default_rng(0)
+    soundfile.write(corpus / "town/af_sky_nohash_0.wav", random.normal(0, 0.1, 16_000), 16_000)
+    for kind in ("talk", "sounds"):
+        (folder / kind).mkdir()
+        wave = random.normal(0, 0.1, 80_000) * np.repeat(random.uniform(0, 1, 10), 8_000)
+        soundfile.write(folder / kind / "a.wav", wave, 16_000)
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated")  # Lightning's
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+def test_rows_are_trained_once_and_told_in_a_table(corpus, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # Lightning writes it: put back after the test
+    monkeypatch.setattr(open_world, "RESULTS", tmp_path / "results.jsonl")
+    monkeypatch.setattr(open_world, "EPOCHS", 1)
+    monkeypatch.setattr("speechrnn.training.batches.PIECES", 50)
+    words = ["--corpus", corpus / "corpus", "--start", "small", "--seeds", 1]
+    for kind in ("talk", "sounds"):
+        words += [f"--{kind}", corpus / kind, f"--validation-{kind}", corpus / kind]
+    words += ["--rows", "no talk", "rendered", "window", "max"]
+    monkeypatch.setattr(sys, "argv", ["open_world.py", *map(str, words)])
+    open_world.main()
+    trained = open_world.RESULTS.read_text()
+    rows = [json.loads(line) for line in trained.splitlines()]
+    assert [row["row"][:7] for row in rows] == ["no talk", "rendere", "each wi", "max-poo"]
+    assert all(0 <= row["accuracy"] <= 1 and len(row["talk"]) == len(row["missed"]) for row in rows)
+    open_world.main()
+    assert open_world.RESULTS.read_text() == trained, "none again"
+    assert open_world.table().count("\n| ") == 4, "a line a row"
+    capsys.readouterr()
+
+
+def test_rendered_words_are_three_tenths_of_the_unknown_ones_where_they_are_drawn(
+    corpus, monkeypatch
+):
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    data = open_world.Data(str(corpus / "corpus"), allow_partial=True)
+    data.setup("fit")
+    clips = data.clips["training"]
+    unknown = clips.targets == clips.labels.index(UNKNOWN)
+    rendered = np.array([name.startswith("town/") for name in clips.names])
+    assert rendered.any() and set(clips.labels) >= set(TEN_WORDS)
+    shares = []
+    for data.rendered in (False, True):
+        weights = data.weights(clips).numpy()
+        shares.append((weights[unknown].sum(), weights[rendered].sum()))
+    assert shares[0] == (pytest.approx(0.15), 0)
+    assert shares[1] == (pytest.approx(0.15), pytest.approx(0.3 * 0.15))
+
+
+def test_results_are_of_rows_that_there_are_and_stand_in_the_table():
+    results = [json.loads(line) for line in open_world.RESULTS.read_text().splitlines()]
+    assert {result["row"] for result in results} <= {row.name for row in open_world.ROWS}
+    assert open_world.table() in (RECIPES / "README.md").read_text()
