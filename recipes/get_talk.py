@@ -153,11 +153,14 @@ def fillets(folder: Path) -> Iterator[Line]:
 
     In a name the second part is who speaks: `m` the small fish, `v` the big one, or others.
     """
+    texts = {
+        (path.parent.name, path.stem.removeprefix("dialogs_")): fillets_texts(path)
+        for path in folder.rglob("dialogs_*.lua")
+    }
     for name, path in files(folder, ".ogg"):
         level, language = path.parts[-3:-1]
-        script = next(folder.rglob(f"script/{level}/dialogs_{language}.lua"), None)
-        if "/sound/" in name and script is not None:
-            said = fillets_texts(script).get(path.stem)
+        if "/sound/" in name and (level, language) in texts:
+            said = texts[level, language].get(path.stem)
             speaker = path.stem.split("-")[1] if path.stem.count("-") else ""
             voice = speaker if speaker in ("m", "v") else f"{level} {speaker}"
             yield Line(name, language, voice, lambda path=path: read_audio(path), said)
