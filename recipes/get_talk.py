@@ -159,8 +159,7 @@ def fillets(folder: Path) -> Iterator[Line]:
     }
     for name, path in files(folder, ".ogg"):
         level, language = path.parts[-3:-1]
-        if "/sound/" in name and (level, language) in texts:
-            said = texts[level, language].get(path.stem)
+        if "/sound/" in name and (said := texts.get((level, language), {}).get(path.stem)):
             speaker = path.stem.split("-")[1] if path.stem.count("-") else ""
             voice = speaker if speaker in ("m", "v") else f"{level} {speaker}"
             yield Line(name, language, voice, lambda path=path: read_audio(path), said)
