@@ -219,29 +219,6 @@ def amazon_queen(folder: Path) -> Iterator[Line]:
             yield Line(name, "en", voice, lambda mp3=mp3: read_audio(io.BytesIO(mp3)), None)
 
 
-def steel_sky(folder: Path) -> Iterator[Line]:
-    """Dialogues of an adventure, 8 bits at 11,025 Hz in the game's archive.
-
-    Source: looked at in a hex editor, and known from engines that play it. `sky.dnr` has the number
-    of entries, and for each a number (2 bytes), offset and size (3 bytes each, little-endian), the
-    offset in units of 16 bytes if its highest bit is set. Speech has the numbers 50,000 to 59,999;
-    before its samples stands a head of 22 bytes.
-    """
-    (path,) = folder.rglob("sky.dnr")
-    table, data = path.read_bytes(), path.with_name("sky.dsk").read_bytes()
-    (count,) = struct.unpack_from("<I", table)
-    for entry in sorted(table[4 + 8 * i : 12 + 8 * i] for i in range(count)):
-        number = int.from_bytes(entry[:2], "little")
-        if not 50_000 <= number < 60_000:
-            continue
-        offset = int.from_bytes(entry[2:5], "little")
-        size = int.from_bytes(entry[5:8], "little") & 0x3FFFFF
-        offset = (offset & 0x7FFFFF) * (16 if offset >> 23 else 1)
-        raw = data[offset + 22 : offset + size]
-        wave = (np.frombuffer(raw, np.uint8).astype(np.float32) - 128) / 128
-        yield Line(f"{number}", "en", f"{number // 50}", lambda wave=wave: (wave, 11_025), None)
-
-
 ASTERISK = "CC-BY-SA-3.0"
 FREEWARE = "freely distributable and modifiable; the game itself may not be sold: see copyright"
 # es is spoken by the voice of en.
@@ -257,7 +234,6 @@ SOURCES = [
     Source("asterisk-core-sounds-fr-g722", "training", ASTERISK, asterisk),
     Source("asterisk-core-sounds-it-g722", "training", ASTERISK, asterisk),
     Source("asterisk-core-sounds-ru-g722", "training", "CC-BY-3.0", asterisk),
-    Source("beneath-a-steel-sky", "training", FREEWARE, steel_sky),
 ]
 
 

@@ -108,21 +108,7 @@ def test_dialogues_have_the_text_that_the_script_gives_them(tmp_path):
     assert (found.language, found.voice, found.text) == ("nl", "m", 'Hallo \\"jij\\".')
 
 
-def test_speech_in_the_archive_of_an_adventure_is_found_by_its_number(tmp_path):
-    speech = bytes(range(256)) * 4
-    data = bytes(16) + bytes(22) + speech
-    entry = struct.pack("<H", 50_001) + (0x800001).to_bytes(3, "little")
-    entry += (22 + len(speech)).to_bytes(3, "little")
-    picture = struct.pack("<H", 7) + bytes(6)
-    (tmp_path / "sky.dnr").write_bytes(struct.pack("<I", 2) + picture + entry)
-    (tmp_path / "sky.dsk").write_bytes(data)
-    (found,) = script.steel_sky(tmp_path)
-    wave, rate = found.audio()
-    assert (found.name, rate, len(wave)) == ("50001", 11_025, 1_024)
-    assert (wave[0], wave[128]) == (-1.0, 0.0)
-
-
-def test_dialogues_in_the_archive_of_the_other_adventure_have_their_speaker(tmp_path):
+def test_dialogues_in_the_archive_of_the_adventure_have_their_speaker(tmp_path):
     soundfile.write(tmp_path / "a.mp3", tone(1.0, rate=11_025), 11_025)
     mp3 = (tmp_path / "a.mp3").read_bytes()
     names = (b"020006J1.SB", b"ROCKPAKS.SB")
