@@ -14,15 +14,9 @@ It does not know what a sound contains: files with spoken words are left out by 
 """
 
 import argparse
-import csv
 import hashlib
-import os
-import re
-import shutil
 import struct
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -31,6 +25,16 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 import soxr
+from debian import (
+    copy_licence,
+    fetch_all,
+    flat_name,
+    join_tables,
+    unpacked,
+    whole_package,
+    without_tools,
+    write_table,
+)
 
 SAMPLE_RATE = 16_000
 # Variety is worth more than length: a minute of one piece, ten minutes of music of one package.
@@ -376,12 +380,6 @@ def read_sound(path: Path) -> np.ndarray:
     return samples if rate == SAMPLE_RATE else soxr.resample(samples, rate, SAMPLE_RATE)
 
 
-def flat_name(name: str) -> str:
-    """A file name for a path inside a package: its last three parts, letters and digits."""
-    parts = Path(name).with_suffix("").parts[-3:]
-    return re.sub(r"[^A-Za-z0-9]+", "-", "_".join(parts).replace("_", "-")).strip("-").lower()
-
-
 def convert(sounds: list[Found], target: Path) -> list[tuple[str, str, float]]:
     """Write sounds as FLAC until the package is full; returns file name, kind, seconds of each."""
     written: dict[str, tuple[str, str, float]] = {}
@@ -410,70 +408,28 @@ def convert(sounds: list[Found], target: Path) -> list[tuple[str, str, float]]:
     return sorted(written.values())
 
 
-def run(command: list[str], folder: Path | None = None) -> str:
-    """Output of a command.
-
-    Raises:
-        RuntimeError: it failed; the message is the last line that it wrote.
-    """
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    if done.returncode:
-        lines = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()
-        raise RuntimeError(f"{command[0]} failed: {lines[-1]}")
-    return done.stdout
-
-
-def get_package(source: Source, folder: Path) -> int:
-    """Download, unpack and convert one package into its folder; returns how many sounds it gave.
+def get_package(source: Source, folder: Path) -> str:
+    """Download, unpack and convert one package into its folder; says how many sounds it gave.
 
     Raises:
         RuntimeError: apt has no such package, the network is down, or nothing in it is wanted.
     """
-    target = folder / source.split / source.package
-    unfinished = target.with_name(f".{source.package}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    with tempfile.TemporaryDirectory() as name:
-        temporary = Path(name)
-        run(["apt-get", "--quiet", "download", source.package], temporary)
-        (archive,) = temporary.glob("*.deb")
-        version = run(["dpkg-deb", "--field", str(archive), "Version"]).strip()
-        run(["dpkg-deb", "--extract", str(archive), str(temporary / "unpacked")])
-        archive.unlink()
-        unpack_resources(temporary / "unpacked")
-        written = convert(find_sounds(temporary / "unpacked", source.rules), unfinished)
-        copyright_file = temporary / "unpacked/usr/share/doc" / source.package / "copyright"
+    with (
+        whole_package(folder, source.split, source.package) as target,
+        unpacked((source.package,)) as (contents, version),
+    ):
+        unpack_resources(contents)
+        written = convert(find_sounds(contents, source.rules), target)
         if not written:
             raise RuntimeError(f"version {version} holds no sound that the rules want")
-        if copyright_file.is_file():
-            shutil.copyfile(copyright_file, unfinished / "copyright")
-    rows = [
-        (source.split, f"{source.split}/{source.package}/{file}", source.package, version, kind,
-         source.licence, f"{seconds:.2f}")
-        for file, kind, seconds in written
-    ]  # fmt: skip
-    write_table(unfinished / "sounds.tsv", rows)
-    unfinished.rename(target)
-    return len(written)
-
-
-def write_table(path: Path, rows: list[tuple[str, ...]]) -> None:
-    """Write rows under the column names, beside the file and then in its place."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    with unfinished.open("w", newline="") as file:
-        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerows([COLUMNS, *rows])
-    os.replace(unfinished, path)
-
-
-def join_tables(folder: Path) -> list[tuple[str, ...]]:
-    """Write `sounds.tsv` of all packages that are there; returns its rows."""
-    rows = []
-    for path in sorted(folder.glob("*/*/sounds.tsv")):
-        with path.open(newline="") as file:
-            rows += [tuple(row) for row in csv.reader(file, delimiter="\t")][1:]
-    write_table(folder / "sounds.tsv", rows)
-    return rows
+        copy_licence(contents, source.package, target)
+        rows = [
+            (source.split, f"{source.split}/{source.package}/{file}", source.package, version, kind,
+             source.licence, f"{seconds:.2f}")
+            for file, kind, seconds in written
+        ]  # fmt: skip
+        write_table(target / "sounds.tsv", COLUMNS, rows)
+    return f"{len(written)} sounds"
 
 
 def main() -> int:
@@ -486,37 +442,19 @@ def main() -> int:
     unknown = [name for name in names if name not in known]
     if unknown:
         parser.error(f"no such package in this list: {' '.join(unknown)}; it has {' '.join(known)}")
-    missing = [tool for tool in ("apt-get", "dpkg-deb") if shutil.which(tool) is None]
-    if missing:
-        print(
-            f"{parser.prog}: {missing[0]} is not installed: this needs Debian or a child of it",
-            file=sys.stderr,
-        )
+    if without_tools(parser.prog):
         return 1
-    failed = 0
-    for number, name in enumerate(names, 1):
-        source = known[name]
-        prefix = f"{number}/{len(names)} {name}"
-        if (arguments.folder / source.split / name).is_dir():
-            print(f"{prefix}: there already", file=sys.stderr)
-            continue
-        try:
-            print(f"{prefix}: {get_package(source, arguments.folder)} sounds", file=sys.stderr)
-        except (RuntimeError, OSError) as error:
-            failed += 1
-            print(f"{prefix}: skipped: {error}", file=sys.stderr)
-            unfinished = arguments.folder / source.split / f".{name}.unfinished"
-            shutil.rmtree(unfinished, ignore_errors=True)
-    rows = join_tables(arguments.folder) if arguments.folder.is_dir() else []
+    status = fetch_all(
+        parser.prog,
+        {name: known[name].split for name in names},
+        arguments.folder,
+        lambda name: get_package(known[name], arguments.folder),
+    )
+    rows = join_tables(arguments.folder, "sounds.tsv", COLUMNS)
     for split in ("training", "validation"):
         hours = sum(float(row[6]) for row in rows if row[0] == split) / 3600
         print(f"{split}: {hours:.2f} h", file=sys.stderr)
-    if failed == len(names):
-        print(
-            f"{parser.prog}: no package could be fetched; is there a network? try `apt-get update`",
-            file=sys.stderr,
-        )
-    return 1 if failed else 0
+    return status
 
 
 if __name__ == "__main__":

@@ -1,25 +1,17 @@
 """The rules, names and limits with which `recipes/get_sounds.py` chooses; nothing is downloaded."""
 
-import importlib.util
 import struct
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from recipe_scripts import load_recipe
 
-
-def load_script():
-    pytest.importorskip("soxr", reason="the script resamples with soxr")
-    path = Path(__file__).parent.parent / "recipes" / "get_sounds.py"
-    spec = importlib.util.spec_from_file_location("get_sounds", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-script = load_script()
+script = load_recipe("get_sounds")
+debian = load_recipe("debian")
 RULES = "no: *_desc* stamps/symbols/*\nanimal: animals/* *bark*\nmusic: *"
 
 
@@ -110,10 +102,10 @@ def test_a_package_that_is_not_there_is_skipped_with_a_line(tmp_path, monkeypatc
     def refuse(command, **_):
         return subprocess.CompletedProcess(command, 100, "", "E: No packages found\n")
 
-    monkeypatch.setattr(script.subprocess, "run", refuse)
-    monkeypatch.setattr(script.shutil, "which", lambda tool: tool)
+    monkeypatch.setattr(debian.subprocess, "run", refuse)
+    monkeypatch.setattr(debian.shutil, "which", lambda tool: tool)
     arguments = ["get_sounds.py", str(tmp_path), "--packages", "glob2-data"]
-    monkeypatch.setattr(script.sys, "argv", arguments)
+    monkeypatch.setattr(sys, "argv", arguments)
     assert script.main() == 1
     error = capsys.readouterr().err
     assert "glob2-data: skipped: apt-get failed: E: No packages found" in error
@@ -121,7 +113,7 @@ def test_a_package_that_is_not_there_is_skipped_with_a_line(tmp_path, monkeypatc
 
 
 def test_without_apt_it_says_so_in_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(script.shutil, "which", lambda tool: None)
-    monkeypatch.setattr(script.sys, "argv", ["get_sounds.py", str(tmp_path / "new")])
+    monkeypatch.setattr(debian.shutil, "which", lambda tool: None)
+    monkeypatch.setattr(sys, "argv", ["get_sounds.py", str(tmp_path / "new")])
     assert script.main() == 1
     assert capsys.readouterr().err.count("\n") == 1
