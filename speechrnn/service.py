@@ -183,9 +183,10 @@ class Service:
                             f"audio changes from {stream.pcm} to {pcm}: expected audio-start before"
                         )
                     stream.set_clock(_time(event.data))
-                    for data in pcm.slices(event.payload or b""):
+                    for number, data in enumerate(pcm.slices(event.payload or b"")):
+                        if number:
+                            await asyncio.sleep(0)
                         await self._report(client, stream, stream.push(data))
-                        await asyncio.sleep(0)
                 case "audio-stop":
                     if stream is not None:
                         await self._report(client, stream, stream.finish())
@@ -207,7 +208,9 @@ class Service:
             raise EventError(f"detect has names {_short(names)}: expected a list of words")
         if unknown := sorted(set(names) - self.words.keys()):
             missing = f"no wake word {_short(unknown[0])}: expected {', '.join(self.words)}"
-            self._log(f"{client.name}: {missing}")
+            if not client.warned:
+                self._log(f"{client.name}: {missing}")
+                client.warned = True
             await client.write(Error(missing, "wake-word-unknown").event())
         return set(names) & self.words.keys()
 
@@ -235,6 +238,7 @@ class _Client:
         self._reader, self._writer = reader, writer
         address = writer.get_extra_info("peername") or ("a client that is gone", "")
         self.name = ":".join(map(str, address[:2]))
+        self.warned = False  # of a name that is not known: a line for each would fill the log
 
     async def read(self) -> Event | None:
         """The next event, or None at the end.
@@ -361,7 +365,8 @@ class _Stream:
 
     def push(self, data: bytes) -> list[tuple[str, int]]:
         """Name and time (ms on the client's clock) of the end of each word that is sure now."""
-        wave = from_pcm(data, PCM_KINDS[self.pcm.width], self.pcm.channels).mean(axis=1)
+        samples = from_pcm(data, PCM_KINDS[self.pcm.width], self.pcm.channels)
+        wave = samples[:, 0] if self.pcm.channels == 1 else samples.mean(axis=1)
         self._frames += len(wave)
         return self._hear(wave, last=False)
 
