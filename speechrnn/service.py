@@ -143,24 +143,30 @@ class Service:
         self._writers[task] = writer
         self._detail(f"{client.name}: connected")
         try:
+            await self._converse(client, crowded)
+        except asyncio.CancelledError:  # the service stops; Python 3.11 would log it as an error
+            pass
+        finally:
+            del self._writers[task]
+            self._detail(f"{client.name}: closed")
+
+    async def _converse(self, client: "_Client", crowded: bool) -> None:
+        """Answer a client, or turn it away, and close the connection."""
+        try:
             if crowded:
                 raise EventError(f"{CLIENTS} clients are connected: no more are taken")
-            _ask_whether_alive(writer)
+            client.ask_whether_alive()
             await self._answer(client)
         except EventError as error:
             self._log(f"{client.name}: {error}; closed")
             await client.say_goodbye(str(error))
         except StalledError:
             self._log(f"{client.name}: took no answer for {PATIENCE_SECONDS} s; closed")
-            writer.transport.abort()
+            client.abort()
         except OSError:  # it has what it wants, as Home Assistant after a word, or is gone
-            pass
-        except asyncio.CancelledError:  # the service stops; Python 3.11 would log it as an error
             pass
         finally:
             await client.close()
-            del self._writers[task]
-            self._detail(f"{client.name}: closed")
 
     async def _answer(self, client: "_Client") -> None:
         names = set(self.words)
@@ -236,9 +242,19 @@ class _Client:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
-        address = writer.get_extra_info("peername") or ("a client that is gone", "")
-        self.name = ":".join(map(str, address[:2]))
+        address = writer.get_extra_info("peername")  # None if it is gone already
+        self.name = ":".join(map(str, address[:2])) if address else "a client"
         self.warned = False  # of a name that is not known: a line for each would fill the log
+
+    def ask_whether_alive(self) -> None:
+        """Let the system find out when the other machine has gone without a word."""
+        line = self._writer.get_extra_info("socket")
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (
+            ("TCP_KEEPIDLE", KEEPALIVE_SECONDS), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3),
+        ):  # fmt: skip
+            if hasattr(socket, option):
+                line.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
     async def read(self) -> Event | None:
         """The next event, or None at the end.
@@ -304,7 +320,11 @@ class _Client:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await self._writer.wait_closed()
         except (OSError, TimeoutError):
-            self._writer.transport.abort()
+            self.abort()
+
+    def abort(self) -> None:
+        """Close the connection at once; what was not sent yet is lost."""
+        self._writer.transport.abort()
 
 
 @dataclass(frozen=True)
@@ -459,14 +479,3 @@ def _short(value: object) -> str:
     """What a client sent, safe to be printed and not long."""
     text = ascii(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _ask_whether_alive(writer: asyncio.StreamWriter) -> None:
-    """Let the system find out when a client's machine has gone without a word."""
-    line = writer.get_extra_info("socket")
-    line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        ("TCP_KEEPIDLE", KEEPALIVE_SECONDS), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3),
-    ):  # fmt: skip
-        if hasattr(socket, option):
-            line.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

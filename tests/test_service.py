@@ -462,6 +462,35 @@ def test_a_client_that_takes_no_answers_is_let_go_with_a_line(
     assert len(lines) == 1 and "took no answer" in lines[0]
 
 
+def test_a_service_that_ends_lets_go_of_clients_in_any_state(
+    tiny: Recogniser, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Silent, in mid-stream, told of a fault: their connections end, and nothing is logged."""
+    clients: list[AsyncTcpClient] = []
+
+    async def talk(port: int, _: Service) -> None:
+        for data in (b"", chunk(), b"nonsense\n"):
+            client = AsyncTcpClient("127.0.0.1", port)
+            await client.connect()
+            client._writer.write(data)
+            clients.append(client)
+        assert Error.is_type((await clients[-1].read_event()).type)
+
+    async def run() -> None:
+        one = Service({"tiny": tiny}, log=lambda line: None)
+        async with asyncio.timeout(SECONDS):
+            async with one.listen("127.0.0.1", 0) as [(_, port)]:
+                await talk(port, one)
+            for client in clients:
+                with contextlib.suppress(ConnectionError):
+                    assert await client.read_event() is None
+                with contextlib.suppress(ConnectionError):
+                    await client.disconnect()
+
+    asyncio.run(run())
+    assert not caplog.records
+
+
 def test_no_more_clients_are_taken_than_fit_and_room_is_made_when_one_leaves(
     tiny: Recogniser, samples: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
