@@ -91,6 +91,28 @@ def from_int16(samples: np.ndarray) -> np.ndarray:
     return samples.astype(np.float32) / np.float32(INT16_SCALE)
 
 
+def from_pcm(data: bytes, kind: str, channels: int) -> np.ndarray:
+    """Samples as bytes, those of all channels in turn, as float32 (n, channels) of full scale +-1.
+
+    Args:
+        data: whole samples of all channels.
+        kind: numpy's name of the type: |u1 (as in a wav, silence is 128), <i2, <i3, <i4 or <f4.
+        channels: how many.
+    """
+    if kind == "<i3":  # numpy has none: below it a byte of zeros
+        padded = np.zeros((len(data) // 3, 4), np.uint8)
+        padded[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
+        samples = padded.view("<i4")
+    else:
+        samples = np.frombuffer(data, kind)
+    full_scale = 1 if kind == "<f4" else 2 ** (8 * samples.itemsize - 1)
+    wave = samples.astype(np.float32).reshape(-1, channels)
+    if kind == "|u1":
+        wave -= full_scale
+    wave /= np.float32(full_scale)
+    return wave
+
+
 def read_blocks(
     source: str | os.PathLike[str] | BinaryIO,
     block_seconds: float = 1.0,
@@ -407,14 +429,7 @@ def _read_samples(
         data = rest + data
         whole = len(data) - len(data) % frame_bytes
         data, rest = data[:whole], data[whole:]  # a read may end within a sample
-        if kind == "<i3":  # numpy has none: below it a byte of zeros
-            padded = np.zeros((len(data) // 3, 4), np.uint8)
-            padded[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
-            samples = padded.view("<i4")
-        else:
-            samples = np.frombuffer(data, kind)
-        full_scale = 1 if kind == "<f4" else 2 ** (8 * samples.itemsize - 1)
-        yield samples.astype(np.float32).reshape(-1, channels) / np.float32(full_scale)
+        yield from_pcm(data, kind, channels)
     if read_bytes < size < math.inf:
         raise _cut_off(name, int(size) // frame_bytes, read_bytes // frame_bytes)
 

@@ -112,6 +112,7 @@ def test_python_of_the_readme_that_needs_no_extra_runs_there(environment):
         (["bench"], "train"),
         (["transcribe", RECORDING, "--plot", "out.png"], "train"),
         (["listen"], "listen"),
+        (["serve"], "serve"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
