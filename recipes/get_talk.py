@@ -16,8 +16,8 @@ folder with Whisper tiny.en (`recipes/get_kokoro.sh` writes one; it needs `faste
 writes down English lines that come without text. Without it their text stays unknown, and training
 holds the commands among them.
 
-A package belongs to one split, and so does a voice. A stopped run goes on with the first package
-that has no folder.
+A package belongs to one split, and so does a voice; but the conversations of the adventure are in
+both, and its hero with them. A stopped run goes on with the first package that has no folder.
 """
 
 import argparse
@@ -28,6 +28,7 @@ import struct
 import sys
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -198,8 +199,8 @@ def hedgehogs(folder: Path) -> Iterator[Line]:
             yield Line(name, language, voice, lambda path=path: read_audio(path), None)
 
 
-def amazon_queen(folder: Path) -> Iterator[Line]:
-    """Dialogues of an adventure, MP3 in the game's archive.
+def amazon_queen(folder: Path, conversations: range) -> Iterator[Line]:
+    """Dialogues of an adventure, MP3 in the game's archive: those with these numbers.
 
     Source: looked at in a hex editor. A head `QTBL`, version, 2 bytes, compression; the number of
     entries; for each a name (12 bytes), a bundle, and offset and size, big-endian. `020006J1.SB` is
@@ -213,18 +214,21 @@ def amazon_queen(folder: Path) -> Iterator[Line]:
     for entry in range(count):
         packed, _, offset, size = struct.unpack_from(">12sBII", data, 15 + 21 * entry)
         name = packed.rstrip(b"\0").decode("latin-1")
-        if match := re.fullmatch(r"(\d\d)[0-9A-F]{4}([JP])\d\.SB", name):
+        match = re.fullmatch(r"(\d\d)[0-9A-F]{4}([JP])\d\.SB", name)
+        if match and int(match[1]) in conversations:
             voice = f"{match[1]} {match[2]}"
             mp3 = data[offset : offset + size]
             yield Line(name, "en", voice, lambda mp3=mp3: read_audio(io.BytesIO(mp3)), None)
 
 
 ASTERISK = "CC-BY-SA-3.0"
+QUEEN = "flight-of-the-amazon-queen"
 FREEWARE = "freely distributable and modifiable; the game itself may not be sold: see copyright"
 # es is spoken by the voice of en.
 SOURCES = [
     Source("asterisk-core-sounds-en-g722", "validation", ASTERISK, asterisk),
-    Source("flight-of-the-amazon-queen", "validation", FREEWARE, amazon_queen, 1.25),
+    Source(QUEEN, "validation", FREEWARE, partial(amazon_queen, conversations=range(43, 100))),
+    Source(QUEEN, "training", FREEWARE, partial(amazon_queen, conversations=range(43))),
     Source("klettres-data", "training", "GPL-2+; some CC0-1.0: see copyright", letters),
     Source("ktuberling-data", "training", "GPL-2+; some CC0, CC-BY: see copyright", toys),
     Source("tuxpaint-stamps-default", "training", "GPL-2", stamps),
@@ -422,8 +426,8 @@ def main() -> int:
     parser.add_argument("--packages", nargs="+", metavar="NAME", help="only these (default: all)")
     parser.add_argument("--ear", type=Path, metavar="FOLDER", help="Whisper tiny.en, for the text")
     arguments = parser.parse_args()
-    known = {source.package: source for source in SOURCES}
-    names = arguments.packages or list(known)
+    known = list(dict.fromkeys(source.package for source in SOURCES))
+    names = arguments.packages or known
     unknown = [name for name in names if name not in known]
     if unknown:
         parser.error(f"no such package in this list: {' '.join(unknown)}; it has {' '.join(known)}")
@@ -441,12 +445,16 @@ def main() -> int:
     except ModuleNotFoundError:
         print(f"{parser.prog}: --ear: type pip install faster-whisper", file=sys.stderr)
         return 1
-    status = fetch_all(
-        parser.prog,
-        {name: known[name].split for name in names},
-        arguments.folder,
-        lambda name: get_package(known[name], arguments.folder, ear),
-    )
+    status = 0
+    for split in ("validation", "training"):
+        chosen = {s.package: s for s in SOURCES if s.split == split and s.package in names}
+        if chosen:
+            status |= fetch_all(
+                parser.prog,
+                dict.fromkeys(chosen, split),
+                arguments.folder,
+                lambda name, chosen=chosen: get_package(chosen[name], arguments.folder, ear),
+            )
     rows = join_tables(arguments.folder, "talk.tsv", COLUMNS)
     write_transcripts(arguments.folder, rows)
     for split in ("training", "validation"):

@@ -41,8 +41,10 @@ def log(*shares: float) -> torch.Tensor:
 
 
 def test_a_window_is_judged_by_what_it_holds():
-    """Two clips of four steps, so three windows between them: the first word lies in step 2 and 3 of
-    its clip, the second in step 1 and 2."""
+    """Two clips of four steps, so three windows between them.
+
+    The first word lies in step 2 and 3 of its clip, the second in step 1 and 2.
+    """
     before = torch.tensor([[[0, 0, 0.5, 1, 1], [0, 0.5, 1, 1, 1]]])
     shares = torch.stack(
         [log(0.1, 0.2, 0.3, 0.4), log(0.2, 0.3, 0.4, 0.1), log(0.4, 0.1, 0.1, 0.4)]
