@@ -42,7 +42,7 @@ def export(options: argparse.Namespace) -> int:
     to, suffix = options.to, f".{options.format}"
     if to.suffix != suffix:
         raise ValueError(
-            f"{to}: expected a file whose name ends with {suffix}: type --to {to.name}{suffix}"
+            f"{to}: expected a file whose name ends with {suffix}: type --to {to}{suffix}"
         )
     if to.exists():
         raise ValueError(
