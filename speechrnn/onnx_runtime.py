@@ -6,7 +6,7 @@ how the file was made.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +147,9 @@ def _read_metadata(path: Path, session: Any) -> ModelFile:
         about = {
             "version": entries["version"],
             "sha256": entries["sha256"],
+            "license": entries["license"],
+            "weights": entries["weights"],
+            "model": asdict(config),
             "training": dict(json.loads(entries["training"])),
             "scores": dict(json.loads(entries["scores"])),
         }

@@ -262,6 +262,10 @@ def test_info_describes_a_file(run: Run, place: Path):
     lines = out.splitlines()
     assert lines[0] == f"model\t{file}"
     assert lines[1:] == run("info", "base")[1].splitlines()[1:]
+    told, whole = (json.loads(run("info", "--json", name)[1]) for name in (file, "base"))
+    for key in ("model", "parameters", "sha256"):
+        assert told[key] == whole[key]
+    assert told["weights"] == "int8"
 
 
 def test_a_file_is_run_without_torch_and_without_the_package_that_wrote_it(place: Path):

@@ -57,7 +57,7 @@ def _write_onnx(folder: "ModelFolder", to: Path, int8: bool) -> str:
     from speechrnn.export.onnx import write_onnx
 
     apart = write_onnx(folder, to, int8)
-    return f"at most {apart:.1e} of the largest logit from NumPy"
+    return f"at most {apart:.1e} of the largest logit or state from NumPy"
 
 
 # Writes a model to a path that is free, with int8 weights or not; gives what there is to say of it.

@@ -29,8 +29,8 @@ IR_VERSION = 8  # of ONNX 1.12, which brought this opset: a newer one shuts olde
 # Logits of the file against the NumPy network of the same weights, as a share of the largest.
 SAME = 1e-4
 # Those of int8 weights against the weights that were rounded. One scale a row moves a weight by at
-# most 1/254 of the row's largest. The shipped models come to about 0.02, and lose less than 0.1
-# points of accuracy; a row in which one weight hides all others gives 0.5 and more.
+# most 1/254 of the row's largest. The shipped models come to 0.03 to 0.05, and lose less than
+# 0.1 points of accuracy; a row in which one weight hides all others gives 0.5 and more.
 ROUNDED = 0.1
 SCORES = (
     "protocol", "split", "streamed", "clips", "correct", "accuracy", "mean_accuracy",
@@ -46,7 +46,7 @@ def write_onnx(folder: ModelFolder, to: Path, int8: bool = False) -> float:
         int8: round each matrix of the network to 8 bits, with one scale for each of its rows.
 
     Returns:
-        How far its logits are from the model's at most, as a share of the largest.
+        How far its logits, or states, are from the model's at most, as a share of the largest.
 
     Raises:
         OSError: if it cannot be written, or weights are missing.
@@ -80,7 +80,7 @@ def write_onnx(folder: ModelFolder, to: Path, int8: bool = False) -> float:
 def _require(apart: float, limit: float, what: str, hint: str) -> None:
     if not apart <= limit:  # NaN is not
         raise ValueError(
-            f"{what} is {apart:.1e} of the largest logit away from the NumPy network, expected "
+            f"{what} is {apart:.1e} of the largest logit or state away from NumPy's, expected "
             f"{limit:.0e} or less{hint}"
         )
 
