@@ -132,6 +132,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "frames side by side": {"window_ms": 30.0, "hop_ms": 30.0, "stack": 1},
     "window as long as the transform": {"window_ms": 32.0},
     "long transform": {"fft_size": 1024, "mel_bands": 80},
+    "transform of no power of two": {"fft_size": 400},
+    "transform of a prime number of points": {"fft_size": 401},
 }
 
 
@@ -147,15 +149,6 @@ def test_any_shape_is_exported(changed: dict[str, Any], kind: str, tmp_path: Pat
     assert 0 < apart <= limit
     runtime = OnnxNetwork(tmp_path / "model.onnx")
     assert largest_difference(Network(config, model.arrays()), runtime) == pytest.approx(apart)
-
-
-def test_a_transform_that_onnxruntime_does_not_compute_exactly_is_refused(tmp_path: Path):
-    config = ModelConfig(("yes", "no"), fft_size=400, hidden_size=8, layers=1)
-    weights = Model(config).arrays()
-    save_folder(tmp_path / "m", config, weights, training={}, scores={}, card="")
-    with pytest.raises(ValueError, match=r"not written: .* fft_size is 400"):
-        write_onnx(read_folder(tmp_path / "m"), tmp_path / "a.onnx")
-    assert os.listdir(tmp_path) == ["m"]
 
 
 def test_a_part_of_a_step_is_refused_by_the_graph_itself(small: Path):
@@ -205,7 +198,8 @@ def test_small_weights_are_in_small_files(place: Path):
     for name, most in (("base", 330_000), ("tiny", 75_000)):
         folder, size = read_folder(name), export(place, name, "int8").stat().st_size
         assert folder.config.parameter_count < size < most
-        assert export(place, name, "float32").stat().st_size > 1.5 * size
+        spared = export(place, name, "float32").stat().st_size - size
+        assert spared > 2 * folder.config.parameter_count  # of three bytes each
 
 
 def test_file_needs_no_newer_runtime_than_its_operators_do(place: Path):
