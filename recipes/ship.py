@@ -23,9 +23,10 @@ from speechrnn import folder
 from speechrnn.evaluation.clips import ClipResult
 from speechrnn.evaluation.tables import markdown
 from speechrnn.evaluation.text import condition_rows, label_rows, summary
-from speechrnn.training.card import model_card
+from speechrnn.training.card import card_metadata, model_card
 
 SPLITS = ("validation", "testing")
+DATASETS = ("openslr/librispeech_asr",)  # beside the corpus; by their names on the Hub
 DATA = """The corpus was a part of Speech Commands v0.02 by its own split (for some words, v0.01),
 coded once as Ogg Opus, with fewer clips of `go` and `stop`; `recipes/README.md` in the project
 lists them. Unknown words and silence were drawn from it with seed 0. These are not the clips of the
@@ -82,6 +83,8 @@ def ship(trained: folder.ModelFolder, name: str, reports: dict[str, Any]) -> Non
     )
     more = more_of_the_card(alone["testing"], streamed["testing"], reports)
     card = card.replace("## Limits", f"{more}\n\n## Limits")
+    results = [result[split] for split in SPLITS for result in (alone, streamed)]
+    card = card_metadata(name, facts["corpus"], results, "apache-2.0", DATASETS) + card
     scores = {}
     for split in SPLITS:
         scores |= {split: alone[split].figures(), f"{split}_stream": streamed[split].figures()}

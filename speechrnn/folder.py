@@ -8,6 +8,7 @@ does not know how a model computes or how it was trained.
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from speechrnn.files import whole_file, whole_folder
 FORMAT = 2  # raised when a folder written before can no longer be read
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 CARD, THRESHOLDS_FILE = "README.md", "thresholds.json"
+EXPORTED = ".onnx"  # of a file that `onnx_runtime` computes
 SHIPPED = Path(__file__).with_name("weights")
 DEFAULT = "base"
 
@@ -43,6 +45,15 @@ class ModelFolder:
     config: ModelConfig
     thresholds: dict[str, float]
     about: dict[str, Any]
+
+    @property
+    def license(self) -> str:
+        """What the metadata of the model card name as its licence; `unknown` if there are none."""
+        card = self.path / CARD
+        text = card.read_text(errors="replace") if card.is_file() else ""
+        metadata = text.split("---\n")[1] if text.startswith("---\n") else ""
+        found = re.search(r"^license: *(\S+)", metadata, re.MULTILINE)
+        return found[1] if found else "unknown"
 
     def weights(self) -> dict[str, np.ndarray]:
         """Read the weights by name, float32, as `ModelConfig.shapes` says.
@@ -97,6 +108,7 @@ def find_folder(name_or_folder: str | Path | None = None) -> Path:
 
     Raises:
         FileNotFoundError: if there is none; the message names those there are.
+        ValueError: if it is an exported file.
     """
     name = str(DEFAULT if name_or_folder is None else name_or_folder)
     if name in shipped_models():
@@ -104,6 +116,11 @@ def find_folder(name_or_folder: str | Path | None = None) -> Path:
     for folder in (Path(name), Path(name) / "model"):
         if (folder / CONFIG).is_file():
             return folder
+    if Path(name).suffix == EXPORTED:
+        raise ValueError(
+            f"{name}: an exported file, where a model folder is needed: give the folder that it "
+            "was written from"
+        )
     if Path(name).is_dir():
         raise FileNotFoundError(
             f"{name}: no {CONFIG} in this folder, so it is no model; expected what "

@@ -94,7 +94,8 @@ def test_a_pipe_is_transcribed_there(environment, tmp_path):
 def test_python_of_the_readme_that_needs_no_extra_runs_there(environment):
     readme = (ROOT / "README.md").read_text()
     blocks = re.findall(r"^```python\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
-    light = [code for code in blocks if "evaluation" not in code and "speechrnn.model" not in code]
+    extras = ("evaluation", "speechrnn.model", "onnxruntime")
+    light = [code for code in blocks if not any(name in code for name in extras)]
     assert len(light) >= 2
     for code in light:
         absolute = code.replace('"data/', f'"{ROOT / "data"}/')
@@ -113,6 +114,8 @@ def test_python_of_the_readme_that_needs_no_extra_runs_there(environment):
         (["transcribe", RECORDING, "--plot", "out.png"], "train"),
         (["listen"], "listen"),
         (["serve"], "serve"),
+        (["export", "base", "--format", "onnx", "--to", "base.onnx"], "export"),
+        (["classify", "--model", "base.onnx", CLIP], "onnx"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )

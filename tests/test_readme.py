@@ -43,7 +43,7 @@ def project(tmp_path, monkeypatch) -> Path:
 def test_readme_shows_commands_output_and_python():
     assert len(CONSOLE) == 2
     assert len(COMMANDS) >= 10
-    assert len(PYTHON) == 4
+    assert len(PYTHON) == 5
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,14 @@ def test_commands_print_what_the_readme_shows(command, output, project, capsys):
 @pytest.mark.parametrize("code", PYTHON)
 def test_python_in_the_readme_runs(code, project):
     printed = io.StringIO()
+    if "base.onnx" in code:
+        pytest.importorskip("onnx", reason="the extra `export` is not installed")
+        (export,) = (line for line in COMMANDS if line.endswith("--to base.onnx"))
+        assert main(shlex.split(export)[1:]) == 0
     with contextlib.redirect_stdout(printed):
         exec(compile(code, "README.md", "exec"), {})
     assert printed.getvalue()
+    assert "base.onnx" not in code or printed.getvalue() == "yes\n"
 
 
 @pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("speechrnn ")])

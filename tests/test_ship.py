@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from conftest import DATA, ROOT
 
 from speechrnn import Recogniser, folder
@@ -81,6 +82,14 @@ def test_shipped_model_tells_what_was_measured(
     assert f"accuracy {report['stream']['accuracy']:.2%}" in card
     assert "speechrnn classify --model tiny a.wav" in card
     assert "| digital zero |" in card and "CC BY 4.0" in card
+    metadata = yaml.safe_load(card.split("---\n")[1])
+    assert metadata["license"] == folder.read_folder("tiny").license == "apache-2.0"
+    assert metadata["datasets"] == ["google/speech_commands", "openslr/librispeech_asr"]
+    (model,) = metadata["model-index"]
+    assert model["name"] == "tiny" and len(model["results"]) == 4
+    test = model["results"][2]
+    assert test["dataset"]["split"] == "test"
+    assert test["metrics"][0]["value"] == round(report["accuracy"], 4)
     score = report["events"]["scores"]["all"]
     missed = f"{100 * score['miss_rate']:.1f} % of {score['words']:,} words missed"
     assert f"- testing: {missed}" in card

@@ -6,6 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import DATA, REAL_CLIPS, WORDS
 from tolerances import BACKENDS, CHUNKS
 
@@ -100,7 +101,13 @@ def test_shipped_folder_is_complete(name):
     assert score["accuracy"] > 0.9
     assert config["scores"]["validation_stream"]["streamed"]
     assert {"recipe", "seed", "date", "hardware", "clips"} <= config["training"].keys()
-    assert f"{score['accuracy']:.2%}" in (SHIPPED / name / "README.md").read_text()
+    card = (SHIPPED / name / "README.md").read_text()
+    assert f"{score['accuracy']:.2%}" in card
+    metadata = yaml.safe_load(card.split("---\n")[1])
+    assert (metadata["license"], metadata["library_name"]) == ("apache-2.0", "speechrnn")
+    results = metadata["model-index"][0]["results"]
+    for result, measured in zip(results, config["scores"].values(), strict=True):
+        assert result["metrics"][0]["value"] == round(measured["accuracy"], 4)
     assert sum(file.stat().st_size for file in (SHIPPED / name).iterdir()) < 1_100_000
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 from conftest import ROOT
 from pytorch_lightning import Trainer
 from safetensors.torch import load_file
@@ -208,6 +209,18 @@ def test_model_folder_says_how_it_came_to_be(finished, corpus):
     stream = config["scores"]["validation_stream"]
     assert (score["streamed"], stream["streamed"], stream["clips"]) == (False, True, score["clips"])
     card = (finished / "model" / "README.md").read_text()
+    metadata = yaml.safe_load(card.split("---\n")[1])
+    assert metadata["library_name"] == "speechrnn"
+    assert metadata["pipeline_tag"] == "audio-classification"
+    assert metadata["license"] == read_folder(finished).license == "unknown"
+    assert metadata["metrics"] == ["accuracy", "f1"]
+    (model,) = metadata["model-index"]
+    assert model["name"] == finished.name
+    for result, measured in zip(model["results"], (score, stream), strict=True):
+        values = {metric["type"]: metric["value"] for metric in result["metrics"]}
+        assert values["accuracy"] == pytest.approx(measured["accuracy"], abs=1e-4)
+        assert values["f1"] == pytest.approx(measured["macro_f1"], abs=1e-4)
+        assert result["dataset"]["split"] == "validation"
     for said in (
         "## Limits",
         "CC BY 4.0",

@@ -68,8 +68,9 @@ def thresholds(options: argparse.Namespace) -> int:
         score_curve,
     )
     from speechrnn.evaluation.text import spotting_summary
-    from speechrnn.folder import save_thresholds
+    from speechrnn.folder import find_folder, save_thresholds
 
+    find_folder(options.model)  # refused now where nothing could be written into it
     if options.split == "testing":
         raise ValueError("thresholds are not chosen on the testing split: type --split validation")
     clips, noises = _read_corpus(options, [options.model])
@@ -123,11 +124,13 @@ def bench(options: argparse.Namespace) -> int:
 
 
 def _load(name: str) -> "Recogniser":
-    """A model on the GPU if there is one, else in NumPy."""
+    """A model on the GPU if there is one, else in NumPy; an exported file as it is."""
     from speechrnn import load
+    from speechrnn.onnx_runtime import is_exported
 
     # Without a driver there is no GPU: then torch, which loads in two seconds, is not asked.
-    if sys.platform == "linux" and not any(map(os.path.exists, GPU_DRIVERS)):
+    no_driver = sys.platform == "linux" and not any(map(os.path.exists, GPU_DRIVERS))
+    if no_driver or is_exported(name):
         return load(name)
     from speechrnn.model import best_device
 
@@ -141,13 +144,13 @@ def _protocol(options: argparse.Namespace, names: list[str]) -> str:
     Raises:
         ValueError: if they were trained with different ones.
     """
-    from speechrnn.folder import read_folder
+    from speechrnn.onnx_runtime import read_model
 
     if options.protocol:
         return str(options.protocol)
     trained = {}
     for name in names:
-        scores = read_folder(name).about["scores"]
+        scores = read_model(name).about["scores"]
         trained[name] = str(scores.get("validation", {}).get("protocol", "v2-12"))
     if len(set(trained.values())) > 1:
         each = ", ".join(f"{name} with {protocol}" for name, protocol in trained.items())
@@ -188,9 +191,9 @@ def _measure(
     from speechrnn.evaluation.clips import evaluate_clips, measured_model
     from speechrnn.evaluation.conditions import evaluate_conditions
     from speechrnn.evaluation.results import ModelResult, measure_stream
-    from speechrnn.folder import read_folder
+    from speechrnn.onnx_runtime import read_model
 
-    model, recogniser = measured_model(name, read_folder(name)), _load(name)
+    model, recogniser = measured_model(name, read_model(name)), _load(name)
     of = _protocol(options, options.models), options.split, model
     return ModelResult(
         evaluate_clips(recogniser, clips, *of),
@@ -226,7 +229,10 @@ def _add_evaluate(commands: Commands) -> None:
         "answers.",
     )
     this.add_argument(
-        "models", nargs="+", metavar="MODEL", help="shipped model, or folder of a trained one"
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="shipped model, folder of a trained one, or exported file.onnx",
     )
     _add_corpus(this, "testing")
     this.add_argument(

@@ -14,7 +14,7 @@ from speechrnn.transcripts import AT_THE_END, FORMATS, OF_ONE_RECORDING, entry, 
 if TYPE_CHECKING:
     import numpy as np
 
-    from speechrnn import Detection, Prediction, Recogniser
+    from speechrnn import Detection, Recogniser
 
 SECONDS_AT_ONCE = 256  # of audio in memory in `classify`, 16 MB, but for one file that is longer
 PLOT_SECONDS = 600  # of audio in memory in `transcribe --plot`: 40 MB, and 350 MB to draw it
@@ -32,7 +32,7 @@ def _add_model(to: argparse.ArgumentParser) -> None:
     to.add_argument(
         "--model",
         metavar="MODEL",
-        help="shipped model, or folder of a trained one (default: the shipped `base`)",
+        help="shipped model, folder of a trained one, or exported file.onnx (default: `base`)",
     )
 
 
@@ -71,7 +71,11 @@ def _add_classify(commands: Commands) -> None:
     this.add_argument(
         "--top-k", type=count, default=1, metavar="K", help="print the K best labels (default: 1)"
     )
-    this.add_argument("--json", action="store_true", help="print a JSON list")
+    this.add_argument(
+        "--json",
+        action="store_true",
+        help="print a JSON list with path, label and score of each answer, best first",
+    )
     this.add_argument(
         "-v",
         "--verbose",
@@ -128,16 +132,14 @@ def _classify_batch(
             for note in (*notes, *answer.notes):
                 print(f"{path}: {note}", file=sys.stderr)
         if options.json:
-            entries.append(_entry(path, answer))
+            # Label and score as Hugging Face's audio classification gives them.
+            entries += [
+                {"path": str(path), "label": label, "score": score} for label, score in answer.top
+            ]
         else:
             cells = [cell for label, score in answer.top for cell in (label, f"{score:.2f}")]
             print(path, *cells, sep="\t", flush=True)
     return entries
-
-
-def _entry(path: str | Path, answer: "Prediction") -> dict[str, Any]:
-    top = [{"label": label, "score": score} for label, score in answer.top]
-    return {"path": str(path), "label": answer.label, "score": answer.score, "top": top}
 
 
 def _add_transcribe(commands: Commands) -> None:
@@ -197,6 +199,9 @@ def transcribe(options: argparse.Namespace) -> int:
         truth = read_labels(options.truth.read_text(errors="replace"), str(options.truth))
     if options.plot:
         from speechrnn.evaluation import plots  # noqa: F401  # refused now where it is missing
+        from speechrnn.folder import find_folder
+
+        find_folder(options.model)  # an exported file does not give the features that are drawn
     recogniser = load(options.model)
     recordings: list[_Recording] = []
     status = 0
@@ -364,7 +369,8 @@ def _add_info(commands: Commands) -> None:
         "model",
         nargs="?",
         metavar="MODEL",
-        help="shipped model, or folder of a trained one (default: a list of the shipped ones)",
+        help="shipped model, folder of a trained one, or exported file.onnx (default: a list of "
+        "the shipped ones)",
     )
     this.add_argument(
         "--json", action="store_true", help="print everything the model folder holds, as JSON"
@@ -373,11 +379,11 @@ def _add_info(commands: Commands) -> None:
 
 def info(options: argparse.Namespace) -> int:
     """Describe a model, or list the shipped ones; no weights are read."""
-    from speechrnn.folder import read_folder
+    from speechrnn.onnx_runtime import read_model
 
     if options.model is None:
         return _list_models(options.json)
-    folder = read_folder(options.model)
+    folder = read_model(options.model)
     config, about, parameters = folder.config, folder.about, folder.config.parameter_count
     if options.json:
         print(json.dumps({**about, "parameters": parameters}, indent=2))

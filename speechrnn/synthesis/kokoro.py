@@ -197,7 +197,8 @@ def _with_limits(graph: bytes, path: Path) -> bytes:
                 node.input[i] = "duration"
     nodes.insert(made + 1, onnx.helper.make_node("Max", [_DURATION, "least"], ["duration_least"]))
     nodes.insert(made + 2, onnx.helper.make_node("Min", ["duration_least", "most"], ["duration"]))
-    kind, shape = onnx.TensorProto.FLOAT, [1, "sequence_length"]
+    kind = onnx.TensorProto.FLOAT
+    shape: list[int | str] = [1, "sequence_length"]
     for name in ("least", "most"):
         model.graph.input.append(onnx.helper.make_tensor_value_info(name, kind, shape))
     model.graph.output.append(onnx.helper.make_tensor_value_info("duration", kind, shape))

@@ -1,16 +1,74 @@
 """The model card: what a user of a model should know, in words, from the facts of its run.
 
-In: the facts that `config.json` keeps, and the answers on the validation clips. Out: Markdown. It
-computes nothing.
+In: the facts that `config.json` keeps, and the answers on the validation clips. Out: Markdown, and
+the block of metadata before it that model hubs read. It computes nothing.
 """
 
+from collections.abc import Sequence
 from typing import Any
+
+import yaml
 
 from speechrnn import __version__
 from speechrnn.config import ModelConfig
 from speechrnn.evaluation.clips import ClipResult
 from speechrnn.evaluation.tables import markdown
 from speechrnn.evaluation.text import label_rows, summary
+
+SPEECH_COMMANDS = "google/speech_commands"  # its name on the Hugging Face Hub
+
+
+def card_metadata(
+    name: str,
+    corpus: str,
+    results: Sequence[ClipResult],
+    license: str = "unknown",
+    datasets: Sequence[str] = (),
+) -> str:
+    """The block of YAML with which the file of a model card begins.
+
+    Source: https://github.com/huggingface/hub-docs/blob/main/modelcard.md
+
+    Args:
+        name: of the model.
+        corpus: name of the folder with the clips; a part of it or all was trained on.
+        results: what was measured.
+        license: identifier of the Hub; `unknown` until who trained the model has chosen one.
+        datasets: what else was trained on, by their names on the Hub.
+    """
+    public = "speech_commands" in corpus
+    known = [*[SPEECH_COMMANDS] * public, *datasets]
+    found = []
+    for result in results:
+        way = ", one stream" if result.streamed else ""
+        metrics = (
+            ("accuracy", "accuracy", result.accuracy),
+            ("f1", "macro F1", result.macro_f1),
+        )
+        found.append(
+            {
+                "task": {"type": "audio-classification", "name": "Keyword spotting"},
+                "dataset": {
+                    "type": SPEECH_COMMANDS if public else corpus,
+                    "name": f"{corpus}, {result.protocol}, {result.clips:,} clips{way}",
+                    "split": {"testing": "test"}.get(result.split, result.split),
+                },
+                "metrics": [
+                    {"type": kind, "name": title, "value": round(value, 4)}
+                    for kind, title, value in metrics
+                ],
+            }
+        )
+    metadata = {
+        "library_name": "speechrnn",
+        "pipeline_tag": "audio-classification",
+        "license": license,
+        **({"datasets": known} if known else {}),
+        "metrics": ["accuracy", "f1"],
+        "model-index": [{"name": name, "results": found}],
+    }
+    block = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, width=100)
+    return f"---\n{block}---\n\n"
 
 
 def model_card(

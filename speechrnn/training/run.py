@@ -40,7 +40,7 @@ from speechrnn.network import Network
 from speechrnn.recogniser import Recogniser
 from speechrnn.rooms import energy_decays, simulate_rooms
 from speechrnn.training.batches import SpeechCommands, global_seed
-from speechrnn.training.card import model_card
+from speechrnn.training.card import card_metadata, model_card
 from speechrnn.training.frames import log_mel_frames, set_feature_statistics
 from speechrnn.training.gradients import GradientFlow
 from speechrnn.training.module import Training
@@ -357,7 +357,8 @@ def _finish(cli: _RecipeCli, folder: Path, started: datetime.datetime) -> Path:
         weights,
         training=facts,
         scores={"validation": alone.figures(), "validation_stream": streamed.figures()},
-        card=model_card(config, facts, alone, streamed),
+        card=card_metadata(folder.name, data.folder.name, [alone, streamed])
+        + model_card(config, facts, alone, streamed),
     )
     _draw(trainer, folder, alone, config.seconds_per_step)
     return folder / "model"
