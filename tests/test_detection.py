@@ -118,7 +118,7 @@ def test_trigger_finds_what_a_search_step_by_step_finds(seed):
     for rows in np.split(np.arange(2_000), cuts):
         part = Posteriors(probabilities[rows], posteriors.start[rows], posteriors.end[rows])
         words += trigger.push(part)
-    expected = _reference(posteriors, thresholds, hold=13)
+    expected = _reference(posteriors, thresholds, hold=15)
     assert words == pytest.approx(expected) if not expected else words == expected
     assert seed or expected
 
