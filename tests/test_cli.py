@@ -31,7 +31,7 @@ from speechrnn.evaluation import plots
 from speechrnn.folder import save_folder
 from speechrnn.model import Model
 
-LIGHT = ["classify", "transcribe", "listen", "info"]
+LIGHT = ["classify", "transcribe", "listen", "info", "demo"]
 COMMANDS = [*LIGHT, "download", "train", "evaluate", "thresholds", "bench", "speak"]
 RECORDING = DATA / "recording.ogg"
 LABELS = {"_silence_", "_unknown_", "yes", "no"}

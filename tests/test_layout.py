@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "speechrnn"
 # From the ground up: a room imports only from rooms above it in this list, also inside functions.
 LIGHT = [
     "config", "audio", "files", "folder", "network", "detection", "recogniser", "transcripts",
+    "export.page",
 ]  # fmt: skip
 WORKSHOP = [
     "features", "recurrence_triton", "recurrence", "model", "corpus", "download",
@@ -29,10 +30,12 @@ WORKSHOP = [
     "bench",
 ]  # fmt: skip
 COMMANDS = [
-    "cli.common", "cli.recognise", "cli.train", "cli.measure", "cli.speak", "cli", "__main__",
+    "cli.common", "cli.recognise", "cli.train", "cli.measure", "cli.speak", "cli.demo",
+    "cli", "__main__",
 ]  # fmt: skip
 ROOMS = [*LIGHT, *WORKSHOP, "__init__", *COMMANDS]
-PACKAGES = {"evaluation", "training", "synthesis"}  # they hold rooms, and nothing themselves
+# They hold rooms, and nothing themselves.
+PACKAGES = {"evaluation", "export", "training", "synthesis"}
 # Whoever loads a model by name does so through `speechrnn.load`, and so may ask for any runtime.
 LOADERS = {"cli.recognise", "cli.measure"}
 
