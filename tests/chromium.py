@@ -6,12 +6,14 @@ websockets is needed.
 """
 
 import base64
+import fcntl
 import itertools
 import json
 import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +26,10 @@ CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 )
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+START = (
+    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4);"
+    "os.execv(sys.argv[3], sys.argv[3:])"
+)
 PATIENCE = 60  # s, for an answer or for something to happen on a page
 
 
@@ -125,13 +131,12 @@ class Page:
 
     def press(self, key: str) -> None:
         """Press and release a key, `Enter`, `Tab` or `Space`."""
-        code = {"Enter": 13, "Tab": 9, "Space": 32}[key]
-        text = {"Enter": "\r", "Tab": "", "Space": " "}[key]
-        for kind in ("keyDown", "keyUp"):
-            self.send(
-                "Input.dispatchKeyEvent", type=kind, key=text.strip() or key, code=key,
-                windowsVirtualKeyCode=code, **({"text": text} if kind == "keyDown" else {}),
-            )  # fmt: skip
+        name, code, text = {
+            "Enter": ("Enter", 13, "\r"), "Tab": ("Tab", 9, ""), "Space": (" ", 32, " "),
+        }[key]  # fmt: skip
+        common = {"key": name, "code": key, "windowsVirtualKeyCode": code}
+        self.send("Input.dispatchKeyEvent", type="keyDown", text=text, **common)
+        self.send("Input.dispatchKeyEvent", type="keyUp", **common)
 
     def drop(self, file: Path) -> None:
         """Drop a file in the middle of the page."""
@@ -160,14 +165,17 @@ def chromium(folder: Path, *options: str) -> Iterator[Page]:
         "--autoplay-policy=user-gesture-required",
         f"--user-data-dir={folder / 'profile'}", *options, "about:blank",
     ]  # fmt: skip
-    theirs_in, ours_out = os.pipe()
-    ours_in, theirs_out = os.pipe()
-    # A shell gives the pipes the numbers 3 and 4: in between, one of them may have the other's.
-    script = f'exec "$@" 8<&{theirs_in} 9>&{theirs_out} 3<&8 4>&9 8<&- 9>&-'
-    browser = subprocess.Popen(
-        ["sh", "-c", script, "sh", *command], pass_fds=(theirs_in, theirs_out),
-        stdout=subprocess.DEVNULL, stderr=(folder / "stderr").open("wb"),
-    )  # fmt: skip
+    ends = [*os.pipe(), *os.pipe()]
+    # Moved out of the way of 3 and 4, which `START` then makes them.
+    theirs_in, ours_out, ours_in, theirs_out = (fcntl.fcntl(e, fcntl.F_DUPFD, 100) for e in ends)
+    for end in ends:
+        os.close(end)
+    starter = [sys.executable, "-c", START, str(theirs_in), str(theirs_out)]
+    with (folder / "stderr").open("wb") as stderr:
+        browser = subprocess.Popen(
+            [*starter, *command], pass_fds=(theirs_in, theirs_out),
+            stdout=subprocess.DEVNULL, stderr=stderr,
+        )  # fmt: skip
     os.close(theirs_in)
     os.close(theirs_out)
     try:

@@ -1,10 +1,8 @@
 """A model to try out in a browser: demo."""
 
 import argparse
-import http.server
 import sys
 import threading
-import webbrowser
 
 from speechrnn.cli.common import Commands, add_command
 
@@ -45,6 +43,9 @@ def _port(word: str) -> int:
 
 def demo(options: argparse.Namespace) -> int:
     """Serve the page of a model, until stopped."""
+    import http.server
+    import webbrowser
+
     from speechrnn.export.page import page
     from speechrnn.folder import read_folder
 

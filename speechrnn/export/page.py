@@ -83,7 +83,7 @@ def pack(weights: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
     else stays float32.
     """
     packed = {}
-    for name, array in weights.items():
+    for name, array in sorted(weights.items()):  # so that a model has one page, to the byte
         entry: dict[str, Any] = {"shape": list(array.shape)}
         if name == "mfcc.mel":
             first = (array != 0).argmax(0)
