@@ -25,7 +25,8 @@ LOOP = """
 globalThis.speechrnn = require(process.argv[1]);
 require("readline").createInterface({ input: process.stdin }).on("line", (line) => {
   let answer;
-  try { answer = { value: (0, eval)(JSON.parse(line)) }; } catch (error) { answer = { error: error.stack }; }
+  try { answer = { value: (0, eval)(JSON.parse(line)) }; }
+  catch (error) { answer = { error: error.stack }; }
   console.log(JSON.stringify(answer));
 });
 """
@@ -39,7 +40,8 @@ STEP = """
   const state = audio
     ? { audio: Float32Array.from(audio), hidden: hidden.map((h) => Float64Array.from(h)) }
     : network.initialState();
-  const logits = network.step(Float32Array.from(wave), state).map((step) => Array.from(step.logits));
+  const steps = network.step(Float32Array.from(wave), state);
+  const logits = steps.map((step) => Array.from(step.logits));
   return { logits, audio: Array.from(state.audio), hidden: state.hidden.map((h) => Array.from(h)) };
 })"""
 WORDS = """

@@ -1,17 +1,9 @@
-"""The web page: what is in it, what its JavaScript computes under Node, what it does in Chromium."""
+"""The web page: what is in it, what it computes under Node, what it does in Chromium."""
 
 import json
-import os
 import re
-import signal
-import socket
-import subprocess
-import sys
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -20,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 from chromium import Page, chromium, needs_chromium
-from conftest import DATA, FACTS, SCORES, WORDS, assert_one_line
+from conftest import FACTS, SCORES, WORDS
 from javascript import (
     Evaluate,
     JavaScript,
@@ -33,7 +25,7 @@ from javascript import (
 from tolerances import PROBABILITY, RUNTIMES
 
 from speechrnn import Recogniser, load
-from speechrnn.audio import from_int16, to_int16
+from speechrnn.audio import to_int16
 from speechrnn.config import ModelConfig
 from speechrnn.detection import Detection, SlidingWindow, Trigger
 from speechrnn.export.page import model_of, pack, page, unpack, write_page
@@ -145,7 +137,7 @@ def test_a_model_that_int8_weights_would_spoil_gives_no_page(tmp_path: Path, mod
     arrays["mfcc.std"][0] *= 1e6
     arrays["input.weight"][:, :: model.config.coefficients] *= 1e6
     folder = folder_of(tmp_path / "model", model.config, arrays)
-    with pytest.raises(ValueError, match="no page was made.*logits of .* differ by"):
+    with pytest.raises(ValueError, match=r"no page was made.*logits of .* differ by"):
         write_page(folder, tmp_path / "a.html")
     assert not (tmp_path / "a.html").exists()
 
@@ -467,7 +459,8 @@ def test_a_file_that_is_no_recording_is_refused_in_a_line(opened: Page, tmp_path
 
 
 def _rejected(name: str) -> str:
-    return f"MediaDevices.prototype.getUserMedia = () => Promise.reject(new DOMException('', '{name}'))"
+    error = f"new DOMException('', '{name}')"
+    return f"MediaDevices.prototype.getUserMedia = () => Promise.reject({error})"
 
 
 @needs_chromium
@@ -572,8 +565,8 @@ def test_buttons_work_by_keyboard(opened: Page) -> None:
     opened.wait_for("clicks === 2")
 
 
-# Keeps what the page hears, so that `transcribe` can be given the very same samples: a model's words
-# depend on where in a step they begin, and when a microphone starts is chance.
+# Keeps what the page hears, so that `transcribe` can be given the very same samples: a model's
+# words depend on where in a step they begin, and when a microphone starts is chance.
 KEEP = """
 globalThis.kept = [];
 const push = speechrnn.Listener.prototype.push;
