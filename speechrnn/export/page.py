@@ -61,8 +61,9 @@ def page(folder: ModelFolder) -> bytes:
         ValueError: if the folder is damaged, or the page does not compute what the model does.
     """
     weights = folder.weights()
+    path = folder.path.resolve()  # of a run it is runs/NAME/model
     model = {
-        "name": folder.path.parent.name if folder.path.name == "model" else folder.path.name,
+        "name": path.parent.name if path.name == "model" else path.name,
         "parameters": folder.config.parameter_count,
         "version": folder.about["version"],
         "sha256": folder.about["sha256"],

@@ -15,7 +15,7 @@
   const model = JSON.parse(element("model").textContent);
   const { config, thresholds } = model;
   const network = new Network(config, unpack(model.arrays));
-  const { stepSeconds } = network.lengths;
+  const { stepSeconds, holdSteps } = network.lengths;
   const words = config.labels.filter((label) => !label.startsWith("_"));
   const wide = matchMedia("(min-width: 62rem)");
   const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -509,8 +509,10 @@
   element("invitation").textContent =
     words.length > 12 ? `Say one of ${words.length} words.` : `Say ${listed}.`;
   element("facts").textContent =
+    `A word counts when it has stayed beyond its mark for ${(holdSteps * stepSeconds).toFixed(2)} s. ` +
     `Every ${(1000 * stepSeconds).toFixed(0)} ms each layer computes h[t] = ${config.activation}(W_ih x[t] + b + W_hh h[t-1]), ` +
-    `and h is all that it remembers. Units stand in the order of their h in a quiet room. ${model.parameters.toLocaleString("en")} numbers in all; speechrnn ${model.version}.`;
+    `and h is all that it remembers; its units stand in the order of their h in a quiet room. ` +
+    `${model.parameters.toLocaleString("en")} numbers in all; speechrnn ${model.version}.`;
   for (const id of ["start", "open"]) element(id).disabled = false;
   element("start").focus();
   say("Or drop a recording anywhere on this page.");
