@@ -12,8 +12,9 @@ import numpy as np
 from speechrnn.config import ModelConfig
 from speechrnn.network import softmax, step_weights, weigh
 
-# How long a word must stay probable. With 0.39 s a threshold that misses as many words gives half as
-# many false alarms again in acted talk; with 0.6 s words are reported more than half a second late.
+# How long a word must stay probable. With 0.39 s a threshold that misses as many words gives half
+# again as many false alarms in acted talk; with 0.6 s words are reported more than half a second
+# late.
 HOLD_SECONDS = 0.45
 REFRACTORY_SECONDS = 0.0  # after a word; 0.15 s hides a twelfth of the words 0.3 s after another
 NOTHING = -1e4  # logits so low that their step has no weight: what stands before the first step

@@ -31,7 +31,7 @@ from speechrnn.evaluation import plots
 from speechrnn.folder import save_folder
 from speechrnn.model import Model
 
-LIGHT = ["classify", "transcribe", "listen", "info", "serve"]
+LIGHT = ["classify", "transcribe", "listen", "info", "serve", "demo"]
 COMMANDS = [*LIGHT, "download", "train", "evaluate", "thresholds", "bench", "export", "speak"]
 RECORDING = DATA / "recording.ogg"
 LABELS = {"_silence_", "_unknown_", "yes", "no"}

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "speechrnn"
 # From the ground up: a room imports only from rooms above it in this list, also inside functions.
 LIGHT = [
     "config", "audio", "files", "folder", "network", "onnx_runtime", "detection", "recogniser",
-    "transcripts", "service",
+    "transcripts", "service", "export.check", "export.rounding", "export.page",
 ]  # fmt: skip
 WORKSHOP = [
     "features", "recurrence_triton", "recurrence", "model", "corpus", "rooms", "download",
@@ -27,21 +27,16 @@ WORKSHOP = [
     "training.batches", "training.gradients",
     "training.module", "training.card", "training.run",
     "synthesis.kokoro", "synthesis.intelligibility", "synthesis.rendering",
-    "export.check", "export.onnx",
+    "export.onnx",
     "bench",
 ]  # fmt: skip
 COMMANDS = [
-    "cli.common", "cli.recognise", "cli.serve", "cli.train", "cli.measure", "cli.export",
-    "cli.speak", "cli",
-    "__main__",
+    "cli.common", "cli.recognise", "cli.demo", "cli.serve", "cli.train", "cli.measure",
+    "cli.export", "cli.speak", "cli", "__main__",
 ]  # fmt: skip
 ROOMS = [*LIGHT, *WORKSHOP, "__init__", *COMMANDS]
-PACKAGES = {
-    "evaluation",
-    "training",
-    "synthesis",
-    "export",
-}  # they hold rooms, and nothing themselves
+# They hold rooms, and nothing themselves.
+PACKAGES = {"evaluation", "export", "training", "synthesis"}
 # Whoever loads a model by name does so through `speechrnn.load`, and so may ask for any runtime.
 LOADERS = {"cli.recognise", "cli.serve", "cli.measure"}
 

@@ -91,6 +91,16 @@ def test_a_pipe_is_transcribed_there(environment, tmp_path):
     assert done.stdout.splitlines()[0].split("\t")[2] == "yes"
 
 
+def test_web_page_of_a_model_is_made_there(environment):
+    code = (
+        "from speechrnn.export.page import page; from speechrnn.folder import read_folder;"
+        "print(page(read_folder('tiny'))[0][-8:])"
+    )
+    done = _run(environment, "python", "-c", code)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "</html>" in done.stdout
+
+
 def test_python_of_the_readme_that_needs_no_extra_runs_there(environment):
     readme = (ROOT / "README.md").read_text()
     blocks = re.findall(r"^```python\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)

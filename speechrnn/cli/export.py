@@ -19,6 +19,8 @@ def add_parsers(commands: Commands) -> None:
         "write a model as a file that other programs run",
         "onnx: one file for every ONNX runtime: the features inside, the state in and out, labels\n"
         "and thresholds in its metadata. `--model FILE.onnx` runs it in the commands here too.\n\n"
+        "html: one page that hears, for a browser, as `speechrnn demo` serves it; its weights are\n"
+        "always rounded, and it needs nothing but itself.\n\n"
         "A file is compared with the NumPy network first, as a whole and in pieces, and refused\n"
         "where they differ. Prints its path, its size and the largest difference.",
         extra="export",
@@ -28,7 +30,7 @@ def add_parsers(commands: Commands) -> None:
     this.add_argument(
         "--int8",
         action="store_true",
-        help="round the weights to 8 bits, one scale a row: a third of the size",
+        help="round the weights to 8 bits, one scale a row: a third of the size (html: always)",
     )
     this.add_argument(
         "--to", type=Path, required=True, metavar="PATH", help="file that does not exist yet"
@@ -60,5 +62,14 @@ def _write_onnx(folder: "ModelFolder", to: Path, int8: bool) -> str:
     return f"at most {apart:.1e} of the largest logit or state from NumPy"
 
 
+def _write_html(folder: "ModelFolder", to: Path, int8: bool) -> str:
+    from speechrnn.export.page import write_page
+
+    return f"at most {write_page(folder, to):.1e} of the largest logit or state from NumPy"
+
+
 # Writes a model to a path that is free, with int8 weights or not; gives what there is to say of it.
-FORMATS: dict[str, "Callable[[ModelFolder, Path, bool], str]"] = {"onnx": _write_onnx}
+FORMATS: dict[str, "Callable[[ModelFolder, Path, bool], str]"] = {
+    "onnx": _write_onnx,
+    "html": _write_html,
+}

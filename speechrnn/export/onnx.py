@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from speechrnn import __version__
 from speechrnn.config import SAMPLE_RATE, ModelConfig
 from speechrnn.export.check import largest_difference
+from speechrnn.export.rounding import ROUNDED, round_weights
 from speechrnn.files import whole_file
 from speechrnn.folder import ModelFolder
 from speechrnn.network import NORM_EPSILON, Network
@@ -29,10 +30,6 @@ OPSET = 17  # the first with LayerNormalization
 IR_VERSION = 8  # of ONNX 1.12, which brought this opset: a newer one shuts older runtimes out
 # Logits of the file against the NumPy network of the same weights, as a share of the largest.
 SAME = 1e-4
-# Those of int8 weights against the weights that were rounded. One scale a row moves a weight by at
-# most 1/254 of the row's largest. The shipped models come to 0.03 to 0.05, and lose less than
-# 0.1 points of accuracy; a row in which one weight hides all others gives 0.5 and more.
-ROUNDED = 0.1
 SCORES = (
     "protocol", "split", "streamed", "clips", "correct", "accuracy", "mean_accuracy",
 )  # fmt: skip  # of the figures of a split
@@ -105,24 +102,6 @@ def metadata(folder: ModelFolder, int8: bool) -> dict[str, str]:
         "training": json.dumps(training),
         "scores": json.dumps(scores),
     }
-
-
-def round_weights(
-    weights: Mapping[str, np.ndarray],
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Each matrix of the network as int8 (O, I) and float32 scales (O, 1), by name.
-
-    One scale for each row: a row is what one unit weighs its inputs by, and rows differ in size.
-    Biases, normalisations and features stay as they are: they are few, and rounding them costs
-    more.
-    """
-    rounded = {}
-    for name, array in weights.items():
-        if array.ndim == 2 and not name.startswith("mfcc."):
-            largest = np.abs(array).max(1, keepdims=True)
-            scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
-            rounded[name] = np.rint(array / scale).astype(np.int8), scale
-    return rounded
 
 
 def build(
