@@ -423,6 +423,20 @@ def run(command: list[str], folder: Path | None = None) -> str:
     return done.stdout
 
 
+def unpack_package(package: str, folder: Path) -> str:
+    """Download a package into a folder and unpack it in `unpacked` there; returns its version.
+
+    Raises:
+        RuntimeError: apt has no such package, or the network is down.
+    """
+    run(["apt-get", "--quiet", "download", package], folder)
+    (archive,) = folder.glob("*.deb")
+    version = run(["dpkg-deb", "--field", str(archive), "Version"]).strip()
+    run(["dpkg-deb", "--extract", str(archive), str(folder / "unpacked")])
+    archive.unlink()
+    return version
+
+
 def get_package(source: Source, folder: Path) -> int:
     """Download, unpack and convert one package into its folder; returns how many sounds it gave.
 
@@ -435,11 +449,7 @@ def get_package(source: Source, folder: Path) -> int:
     unfinished.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as name:
         temporary = Path(name)
-        run(["apt-get", "--quiet", "download", source.package], temporary)
-        (archive,) = temporary.glob("*.deb")
-        version = run(["dpkg-deb", "--field", str(archive), "Version"]).strip()
-        run(["dpkg-deb", "--extract", str(archive), str(temporary / "unpacked")])
-        archive.unlink()
+        version = unpack_package(source.package, temporary)
         unpack_resources(temporary / "unpacked")
         written = convert(find_sounds(temporary / "unpacked", source.rules), unfinished)
         copyright_file = temporary / "unpacked/usr/share/doc" / source.package / "copyright"
