@@ -1,7 +1,7 @@
 """Fetch sounds that are no commands, from Debian's packages of games, desktops and teaching.
 
 Usage:
-    python recipes/get_sounds.py FOLDER             # 1.5 GB to download, 6 minutes or more
+    python recipes/get_sounds.py FOLDER             # 1.9 GB to download, 7 minutes or more
     python recipes/get_sounds.py FOLDER --packages lugaru-data yaru-theme-sound
 
 It writes `FOLDER/training/<package>/` and `FOLDER/validation/<package>/`: FLAC, mono, 16 kHz, with
@@ -178,6 +178,12 @@ SOURCES = [
         "CC0-1.0, CC-BY-3.0, CC-BY-4.0, CC-BY-SA-3.0: by file, see copyright",
         "no: Call?me*\nhousehold: camera/*\nmusic: ringtones/*\neffect: *",
     ),
+    Source(
+        "gnome-audio",
+        "training",
+        "CC-BY-3.0, CC-BY-SA-2.0: by file, see copyright",
+        "household: phone* card_*\neffect: *",
+    ),
     Source("gnome-shell-pomodoro-data", "training", "GPL-3+", "animal: birds*\nhousehold: *"),
     Source("oxygen-sounds", "validation", "LGPL-3.0+", "effect: *"),
     Source("workrave-data", "validation", "GPL-3+", "household: bells/*\neffect: *"),
@@ -195,6 +201,19 @@ SOURCES = [
         "machine: machinery* hyperdrive* jump* landing* afterburner*\neffect: *",
     ),
     Source("searchandrescue-data", "training", "GPL", "music: music/*\nmachine: *"),
+    # Its schools, markets and houses are full of people, who may say something.
+    Source(
+        "lincity-ng-data",
+        "training",
+        "GPL-2+",
+        """no: School* University* Market* Residential* Shanty* Commune* Sport* Tip* Health*
+        animal: Farm* OrganicFarm* Green*
+        household: Click* Window* Water*
+        machine: Blacksmith* CoalMine* Industry* Mill* OreMine* Power* Rail* Rocket* Substation*
+        machine: Trafic* WindMill* Recycle* Harbor*
+        effect: *""",
+    ),
+    Source("opencity-data", "training", "GPL-2+", "effect: *"),
     Source("ri-li-data", "training", "GPL-2", "no: end* live* lose*\nmachine: *"),
     Source(
         "crrcsim-data",
@@ -239,6 +258,18 @@ SOURCES = [
         music: music/*
         effect: sounds/*""",
     ),
+    Source(
+        "tuxfootball",
+        "training",
+        "GPL-2+",
+        "no: crowd*\nmusic: ingame* titlemusic*\ninstrument: refwhistle*\neffect: *",
+    ),
+    Source(
+        "bzflag-data",
+        "training",
+        "LGPL-2.1 or MPL",
+        "no: hunt* killteam* message_* spree* teamgrab* thief*\neffect: *",
+    ),
     Source("extremetuxracer-data", "training", "GPL-2+", "music: music/*\neffect: *"),
     Source(
         "frozen-bubble-data",
@@ -248,6 +279,16 @@ SOURCES = [
     ),
     Source(
         "warzone2100-music", "training", "GPL-2+; some CC0, CC-BY-SA-3.0: see copyright", "music: *"
+    ),
+    Source(
+        "unknown-horizons",
+        "training",
+        "CC-BY-SA-3.0",
+        """no: voice/*/*/*/* tavern* main_square* */events/*
+        music: audio/music/* audio/music/*/*
+        animal: sheepfield*
+        machine: windmill*
+        effect: *""",
     ),
     Source("colobot-common-sounds", "training", "GPL-3+", "music: music/*"),
     Source("singularity-music", "training", "CC-BY-SA-3.0", "music: *"),
