@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from speechrnn.detection import Detection
     from speechrnn.recogniser import Listener, Prediction, Recogniser
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 __all__ = ["Detection", "Listener", "Prediction", "Recogniser", "__version__", "load"]
 
 
