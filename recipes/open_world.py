@@ -123,10 +123,11 @@ class Joined(Training):
         return torch.nn.functional.pad(before, (1, 0))
 
     def loss(self, log_mel: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        rows = len(targets) // self.joined
+        rows, rest = divmod(len(targets), self.joined)
+        if rest:  # the last batch of an epoch
+            return super().loss(log_mel, targets)
         log_mel, targets, before = (
-            tensor[: rows * self.joined].unflatten(0, (rows, self.joined))
-            for tensor in (log_mel, targets, self.before)
+            tensor.unflatten(0, (rows, self.joined)) for tensor in (log_mel, targets, self.before)
         )
         logits, hidden = self.model.from_log_mel(log_mel.flatten(1, 2), self._start(rows))
         self.carried = hidden.detach()
