@@ -457,7 +457,7 @@ def test_transcribe_reads_standard_input(
     whole = as_wav(RECORDING)
     (tmp_path / "same.wav").write_bytes(whole)
     expected = run("transcribe", "--model", "tiny", tmp_path / "same.wav")
-    assert expected[0] == 0 and len(rows(expected[1])) > 5
+    assert expected[0] == 0 and len(rows(expected[1])) > 3
     monkeypatch.setattr(
         sys, "stdin", SimpleNamespace(buffer=io.BytesIO(whole[44:] if raw else whole))
     )
@@ -483,7 +483,7 @@ def test_transcribe_prints_a_word_while_the_pipe_is_open() -> None:
         out, error = process.communicate(whole[64_001:])
     finally:
         late.cancel()
-    assert process.returncode == 0 and error == b"" and len(out.splitlines()) > 5
+    assert process.returncode == 0 and error == b"" and len(out.splitlines()) > 3
 
 
 def test_transcribe_says_what_is_wrong_with_standard_input(

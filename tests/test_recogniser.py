@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from speechrnn import Recogniser, load
 from speechrnn.audio import AudioError, read_wave
 from speechrnn.network import pool, softmax
+from speechrnn.recogniser import PIECE_STEPS
 
 LABELS = {"_silence_", "_unknown_", "yes", "no"}
 
@@ -181,11 +182,11 @@ def test_probabilities_of_a_listener_are_those_that_words_are_found_by(tiny, rec
         words += listener.push(block)
         rows.append(listener.probabilities)
     shares = np.concatenate(rows)
-    assert shares.shape == (len(recording) // (480 * 8) * 8, len(tiny.words))
+    assert shares.shape == (len(recording) // (480 * PIECE_STEPS) * PIECE_STEPS, len(tiny.words))
     assert len(words) >= 5
     for word in words:
         last = round(word.reported / 0.03)
-        assert word.score in shares[last - 8 : last, tiny.words.index(word.label)]
+        assert word.score in shares[last - PIECE_STEPS : last, tiny.words.index(word.label)]
 
 
 def test_no_word_ends_after_the_audio(tiny, recording):

@@ -14,8 +14,8 @@
 const speechrnn = (() => {
   const SAMPLE_RATE = 16000; // Hz
   const WINDOW_SECONDS = 1; // in which a word is looked for
-  const HOLD_SECONDS = 0.39; // how long a word must stay at its threshold
-  const REFRACTORY_SECONDS = 0.15; // after a word, in which no other begins
+  const HOLD_SECONDS = 0.45; // how long a word must stay at its threshold
+  const REFRACTORY_SECONDS = 0.0; // after a word, in which no other begins
   const TAIL_SECONDS = 0.6; // of silence after the last block, so that the last word is complete
   const PIECE_STEPS = 8; // a recording is filled up to whole pieces, as in recogniser.py
   const EDGES = [0.05, 0.95]; // a word lies between these shares of its window's weight
