@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import ROOT, Run, assert_one_line
+from recipe_scripts import load_recipe
 
 pytest.importorskip("wyoming", reason="wyoming is not installed: pip install 'speechrnn[serve]'")
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
@@ -574,6 +575,20 @@ def test_the_command_serves_without_torch_until_stopped_in_mid_stream(
     assert not {"torch", "torchaudio", "pytorch_lightning", "librosa", "scipy"} & set(out.split())
     with socket.socket() as line_out:
         assert line_out.connect_ex(("127.0.0.1", port))
+
+
+def test_the_load_script_is_told_every_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = load_recipe("serve_load")
+    monkeypatch.setattr(script.random, "uniform", lambda low, high: low)
+    with serving("tiny", "--uri", "tcp://127.0.0.1:0") as (_, line):
+        port = line.rpartition(":")[2].strip()
+        words = ["--clients", "2", "--seconds", "2.5", "--model", "tiny", "--port", port]
+        monkeypatch.setattr(sys, "argv", ["serve_load.py", *words])
+        asyncio.run(script.main())
+    told = capsys.readouterr().out.splitlines()[1].split()
+    assert int(told[0]) == int(told[2]) >= 2
 
 
 def test_an_address_that_others_reach_is_said_to_have_no_authentication() -> None:
