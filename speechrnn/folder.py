@@ -155,6 +155,12 @@ def read_folder(name_or_folder: str | Path | None = None) -> ModelFolder:
     return ModelFolder(path, config, _read_thresholds(path, config.words), about)
 
 
+def model_name(folder: Path) -> str:
+    """What people call the model in a folder: the name of the folder, or of its run."""
+    path = folder.resolve()  # of a run it is runs/NAME/model
+    return path.parent.name if path.name == "model" else path.name
+
+
 def save_folder(
     folder: str | Path,
     config: ModelConfig,

@@ -52,11 +52,12 @@ def serve(options: argparse.Namespace) -> int:
     import asyncio
 
     from speechrnn import load
+    from speechrnn.folder import DEFAULT, find_folder, model_name
     from speechrnn.service import Service
 
     models = {}
     for given in options.models or [None]:
-        name = _name(given)
+        name = model_name(find_folder(given or DEFAULT))
         if name in models:
             raise ValueError(f"two models are named {name}: give it once, or rename a folder")
         models[name] = load(given)
@@ -110,14 +111,6 @@ def _address(uri: str) -> tuple[str, int]:
 
 def _uri(host: str, port: int) -> str:
     return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
-
-
-def _name(given: str | None) -> str:
-    """What a model is called: a shipped one's name, or that of its folder or run."""
-    from speechrnn.folder import DEFAULT, find_folder
-
-    folder = find_folder(given or DEFAULT).resolve()
-    return folder.parent.name if folder.name == "model" else folder.name
 
 
 def _log(line: str) -> None:

@@ -20,7 +20,7 @@ from speechrnn.config import ModelConfig
 from speechrnn.export.check import largest_difference
 from speechrnn.export.rounding import ROUNDED, round_weights
 from speechrnn.files import whole_file
-from speechrnn.folder import ModelFolder
+from speechrnn.folder import ModelFolder, model_name
 from speechrnn.network import Network
 
 WEB = Path(__file__).with_name("web")
@@ -54,9 +54,8 @@ def page(folder: ModelFolder) -> tuple[bytes, float]:
         ValueError: if the folder is damaged, or the page does not compute what the model does.
     """
     weights = folder.weights()
-    path = folder.path.resolve()  # of a run it is runs/NAME/model
     model = {
-        "name": path.parent.name if path.name == "model" else path.name,
+        "name": model_name(folder.path),
         "parameters": folder.config.parameter_count,
         "version": folder.about["version"],
         "sha256": folder.about["sha256"],
