@@ -12,7 +12,6 @@ they did not help, and so the package has none.
 
 import argparse
 import json
-import math
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -37,7 +36,7 @@ from speechrnn.features import Mfcc
 from speechrnn.model import pool
 from speechrnn.network import Network
 from speechrnn.recogniser import Recogniser
-from speechrnn.training.augmentation import Augmentation
+from speechrnn.training.augmentation import Augmentation, shift, to_power
 from speechrnn.training.batches import SpeechCommands
 from speechrnn.training.module import Training
 from speechrnn.training.run import prepare
@@ -99,20 +98,16 @@ class Joined(Training):
     def __init__(self, loss: str, **settings: Any) -> None:
         super().__init__(**settings)
         self.kind, self.joined = loss, JOINED[loss]
-        self.shift = self.augmentation.shift_frames
+        self.reach = self.augmentation.shift_frames
         self.augmentation = replace(self.augmentation, shift_frames=0)
         words = self.model.config.words
         self.is_word = torch.tensor([label in words for label in self.model.config.labels])
 
     def augmented(self, log_mel: Tensor, targets: Tensor) -> Tensor:
-        frames, reach = log_mel.shape[1], self.shift
-        source = torch.arange(frames) + torch.randint(-reach, reach + 1, (len(log_mel), 1))
-        moved = log_mel[torch.arange(len(log_mel))[:, None], source.clamp(0, frames - 1)]
-        inside = ((source >= 0) & (source < frames))[..., None]
         floor = self.model.config.log_floor
-        log_mel = moved.float().where(inside, math.log(floor))
-        self.before = self.heard_before((log_mel.exp() - floor).clamp(min=0).sum(-1))
-        return super().augmented(log_mel, targets)
+        power = shift(to_power(log_mel.float(), floor), self.reach)
+        self.before = self.heard_before(power.sum(-1))
+        return super().augmented((power + floor).log(), targets)
 
     def heard_before(self, power: Tensor) -> Tensor:
         """How much of each clip's sound lies before each step: (B, T) to (B, T / stack + 1)."""

@@ -60,16 +60,16 @@ class Augmentation:
             decays: (R, K) the energy that arrives in each frame after the direct sound, of R rooms;
                 one of them is drawn for each clip. Without any, no clip is put into a room.
         """
-        power = _power(log_mel, log_floor)
+        power = to_power(log_mel, log_floor)
         if self.shift_frames:
-            power = _shift(power, self.shift_frames)
+            power = shift(power, self.shift_frames)
         if self.reverberation and decays is not None and len(decays):
             chosen = torch.rand(len(power), device=power.device) < self.reverberation
             power = _reverberate(power, decays, chosen.nonzero()[:, 0])
         batch, frames, device = *power.shape[:2], power.device
         if len(noise) >= frames and self.noise_probability:
             start = torch.randint(len(noise) - frames + 1, (batch, 1), device=device)
-            background = _power(noise[start + torch.arange(frames, device=device)], log_floor)
+            background = to_power(noise[start + torch.arange(frames, device=device)], log_floor)
             snr_db = _uniform(batch, self.snr_low_db, self.snr_high_db, device)
             ratio = _level(power) / _level(background).clamp(min=1e-9) * 10 ** (-snr_db / 10)
             noisy = torch.rand_like(ratio) < self.noise_probability
@@ -131,15 +131,16 @@ class Augmentation:
         return masked.squeeze(1) + mean
 
 
-def _power(log_mel: Tensor, log_floor: float) -> Tensor:
+def to_power(log_mel: Tensor, log_floor: float) -> Tensor:
+    """Power of the mel bands, from log(power + log_floor), of any shape."""
     return (log_mel.exp() - log_floor).clamp(min=0)
 
 
-def _shift(power: Tensor, reach: int) -> Tensor:
+def shift(power: Tensor, reach: int) -> Tensor:
     """Move each clip (B, T, M) by a random number of frames, up to `reach` to either side."""
     batch, frames, _ = power.shape
-    shift = torch.randint(-reach, reach + 1, (batch, 1), device=power.device)
-    source = torch.arange(frames, device=power.device) + shift
+    offset = torch.randint(-reach, reach + 1, (batch, 1), device=power.device)
+    source = torch.arange(frames, device=power.device) + offset
     rows = torch.arange(batch, device=power.device)[:, None]
     moved = power[rows, source.clamp(0, frames - 1)]
     return moved * ((source >= 0) & (source < frames)).unsqueeze(-1)
