@@ -1,4 +1,4 @@
-"""Scripts of `recipes/` as modules for tests; the folder is no package."""
+"""Scripts of `recipes/` as modules for tests, and a little corpus for them."""
 
 import importlib
 import sys
@@ -6,6 +6,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from conftest import DATA
+
+from speechrnn.corpus import NOISE
 
 FOLDER = Path(__file__).parent.parent / "recipes"
 
@@ -16,3 +19,23 @@ def load_recipe(name: str) -> ModuleType:
     if str(FOLDER) not in sys.path:
         sys.path.append(str(FOLDER))
     return importlib.import_module(name)
+
+
+def link_corpus(folder: Path, clips: int) -> None:
+    """Put a little of the synthetic corpus into a folder.
+
+    Args:
+        folder: that there is, and that is empty.
+        clips: for training, of each word; two more for validation. The noises are there too.
+    """
+    (folder / NOISE).symlink_to(DATA / NOISE)
+    lists = {split: (DATA / f"{split}_list.txt").read_text() for split in ("validation", "testing")}
+    for split, names in lists.items():
+        (folder / f"{split}_list.txt").write_text(names)
+    for word in (path for path in DATA.iterdir() if path.is_dir() and path.name != NOISE):
+        (folder / word.name).mkdir()
+        names = sorted(f"{word.name}/{path.name}" for path in word.iterdir())
+        of_validation = [name for name in names if name in lists["validation"]]
+        others = [name for name in names if name not in "".join(lists.values())]
+        for name in others[:clips] + of_validation[:2]:
+            (folder / name).symlink_to(DATA / name)

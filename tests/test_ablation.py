@@ -1,18 +1,17 @@
 """The ablation: each row compares with the recipe, can be trained, and is not trained twice."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 import yaml
-from conftest import DATA, ROOT
+from conftest import ROOT
+from recipe_scripts import link_corpus, load_recipe
 
 from speechrnn.config import SILENCE, UNKNOWN, ModelConfig
-from speechrnn.corpus import NOISE, TEN_WORDS
+from speechrnn.corpus import TEN_WORDS
 from speechrnn.model import Model
 from speechrnn.training.augmentation import Augmentation
 
@@ -20,14 +19,7 @@ RECIPES = ROOT / "recipes"
 LABELS = (SILENCE, UNKNOWN, *TEN_WORDS)
 
 
-def _load() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("ablation", RECIPES / "ablation.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-ablation = _load()
+ablation = load_recipe("ablation")
 
 
 def _parameters(row) -> int:
@@ -58,17 +50,7 @@ def test_results_are_of_rows_that_there_are():
 def corpus(tmp_path_factory) -> Path:
     """A little of the synthetic corpus: few clips of each word, and its noises."""
     folder = tmp_path_factory.mktemp("corpus")
-    (folder / NOISE).symlink_to(DATA / NOISE)
-    lists = {split: (DATA / f"{split}_list.txt").read_text() for split in ("validation", "testing")}
-    for split, names in lists.items():
-        (folder / f"{split}_list.txt").write_text(names)
-    for word in (path for path in DATA.iterdir() if path.is_dir() and path.name != NOISE):
-        (folder / word.name).mkdir()
-        names = sorted(f"{word.name}/{path.name}" for path in word.iterdir())
-        of_validation = [name for name in names if name in lists["validation"]]
-        others = [name for name in names if name not in "".join(lists.values())]
-        for name in others[:4] + of_validation[:2]:
-            (folder / name).symlink_to(DATA / name)
+    link_corpus(folder, 4)
     return folder
 
 

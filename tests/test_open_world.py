@@ -1,19 +1,18 @@
 """The ablation against talk and sounds: its losses of windows, its draws, its table."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import DATA, ROOT
+from conftest import ROOT
+from recipe_scripts import link_corpus, load_recipe
 
 from speechrnn.config import SILENCE, UNKNOWN
-from speechrnn.corpus import NOISE, TEN_WORDS
+from speechrnn.corpus import TEN_WORDS
 from speechrnn.detection import HOLD_SECONDS
 from speechrnn.training.augmentation import Augmentation
 
@@ -21,15 +20,7 @@ RECIPES = ROOT / "recipes"
 LABELS = (SILENCE, UNKNOWN, "yes", "no")
 
 
-def _load() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("open_world", RECIPES / "open_world.py")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["open_world"] = module  # where dataclasses look for its names
-    specification.loader.exec_module(module)
-    return module
-
-
-open_world = _load()
+open_world = load_recipe("open_world")
 
 
 def joined(loss: str):
@@ -102,17 +93,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("open_world")
     corpus = folder / "corpus"
     corpus.mkdir()
-    (corpus / NOISE).symlink_to(DATA / NOISE)
-    lists = {split: (DATA / f"{split}_list.txt").read_text() for split in ("validation", "testing")}
-    for split, names in lists.items():
-        (corpus / f"{split}_list.txt").write_text(names)
-    for word in (path for path in DATA.iterdir() if path.is_dir() and path.name != NOISE):
-        (corpus / word.name).mkdir()
-        names = sorted(f"{word.name}/{path.name}" for path in word.iterdir())
-        of_validation = [name for name in names if name in lists["validation"]]
-        others = [name for name in names if name not in "".join(lists.values())]
-        for name in others[:3] + of_validation[:2]:
-            (corpus / name).symlink_to(DATA / name)
+    link_corpus(corpus, 3)
     (corpus / "town").mkdir()
     random = np.random.default_rng(0)
     soundfile.write(corpus / "town/af_sky_nohash_0.wav", random.normal(0, 0.1, 16_000), 16_000)

@@ -1,12 +1,11 @@
 """The pictures that only the README and the recipes show."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from recipe_scripts import load_recipe
 
 from speechrnn import Recogniser
 from speechrnn.audio import read_wave
@@ -15,12 +14,7 @@ from speechrnn.network import mfcc
 
 @pytest.fixture(scope="module")
 def pictures() -> ModuleType:
-    specification = importlib.util.spec_from_file_location(
-        "pictures", ROOT / "recipes" / "pictures.py"
-    )
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return load_recipe("pictures")
 
 
 def test_systems_show_the_published_ones_and_ours_with_their_intervals(pictures):

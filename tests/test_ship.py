@@ -1,6 +1,5 @@
 """From a run to a shipped model: the card tells what was measured, and of which model."""
 
-import importlib.util
 import json
 import shutil
 import sys
@@ -11,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import DATA, ROOT
+from conftest import DATA
+from recipe_scripts import load_recipe
 
 from speechrnn import Recogniser, folder
 from speechrnn.cli import main
@@ -64,10 +64,7 @@ def change_report(run: Path, split: str, change: Callable[[dict[str, Any]], obje
 
 
 def ship(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    specification = importlib.util.spec_from_file_location("ship", ROOT / "recipes" / "ship.py")
-    assert specification and specification.loader
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+    module = load_recipe("ship")
     monkeypatch.setattr(sys, "argv", ["ship.py", str(run), "tiny"])
     module.main()
 
