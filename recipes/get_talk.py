@@ -252,6 +252,7 @@ class Heard(NamedTuple):
 
 def words_of(text: str) -> str:
     """A text as small words with single spaces between."""
+    # Texts have both apostrophes.
     return " ".join(re.findall(r"[^\W\d_]+(?:['’-][^\W\d_]+)*|\d+", text.lower()))  # noqa: RUF001
 
 
@@ -342,6 +343,7 @@ class Ear:
 
 def has_command(text: str) -> bool:
     """Whether a text has a command, or what sounds like one."""
+    # Both apostrophes, as `words_of` leaves them.
     return any(word in COMMANDS for word in re.split(r"[ '’-]", text))  # noqa: RUF001
 
 
@@ -359,7 +361,10 @@ def join(heard: list[Heard]) -> Iterator[tuple[str, list[Heard], np.ndarray]]:
 
     What a voice has left is appended to its last recording; a voice with less gives a shorter one.
     """
-    key = lambda one: (one.line.language, one.line.voice)  # noqa: E731
+
+    def key(one: Heard) -> tuple[str, str]:
+        return one.line.language, one.line.voice
+
     for _, group in groupby(sorted(heard, key=key), key):
         recordings: list[list[Heard]] = []
         seconds = RECORDING_SECONDS
