@@ -37,7 +37,7 @@ from speechrnn.model import pool
 from speechrnn.network import Network
 from speechrnn.recogniser import Recogniser
 from speechrnn.training.augmentation import Augmentation, shift, to_power
-from speechrnn.training.batches import SpeechCommands
+from speechrnn.training.batches import NO_WORD, SpeechCommands
 from speechrnn.training.module import Training
 from speechrnn.training.run import prepare
 
@@ -121,6 +121,7 @@ class Joined(Training):
         rows, rest = divmod(len(targets), self.joined)
         if rest:  # the last batch of an epoch
             return super().loss(log_mel, targets)
+        targets = targets.where(targets != NO_WORD, self.model.config.labels.index(UNKNOWN))
         log_mel, targets, before = (
             tensor.unflatten(0, (rows, self.joined)) for tensor in (log_mel, targets, self.before)
         )

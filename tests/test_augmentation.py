@@ -194,6 +194,18 @@ def test_noise_shorter_than_a_clip_is_left_out(length: int) -> None:
     torch.testing.assert_close(noisy, clips, rtol=0, atol=LOG_POWER)
 
 
+def test_narrow_band_takes_the_lowest_and_the_highest_bands_of_some_clips() -> None:
+    clips = frames(torch.full((400, 3, 40), 100.0))
+    heard = power(replace(NOTHING, band_limit=0.5)(clips, NO_NOISE, FLOOR))
+    narrow = (heard[:, 0] < 99).any(-1)
+    assert 0.4 < narrow.float().mean() < 0.6
+    assert torch.allclose(heard[:, :, 7:26], torch.tensor(100.0).double())  # 500 Hz to 3 kHz
+    lost = heard[narrow][:, 0]
+    assert (lost[:, 30:] < 4).any(-1).float().mean() > 0.4  # 15 dB or more, above 4 kHz
+    assert (lost[:, 0] < 4).float().mean() > 0.8
+    assert torch.equal(heard[:, 0], heard[:, 2])  # all the time
+
+
 def test_clip_in_a_room_is_its_power_convolved_with_the_decay_of_that_room() -> None:
     decays = torch.tensor([[0.75, 0.25, 0.0], [0.5, 0.25, 0.125]])
     clips = frames(random(40, 20, 4).square())

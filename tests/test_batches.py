@@ -15,7 +15,7 @@ from speechrnn.audio import from_int16
 from speechrnn.config import SILENCE, UNKNOWN, ModelConfig
 from speechrnn.corpus import TEN_WORDS, Clips
 from speechrnn.features import Mfcc
-from speechrnn.training.batches import PIECES, Batches, SpeechCommands
+from speechrnn.training.batches import NO_WORD, PIECES, Batches, SpeechCommands
 
 LABELS = (SILENCE, UNKNOWN, *TEN_WORDS)
 COUNTS = {"yes": 160, "no": 10, "bed": 81, "cat": 1, SILENCE: 20}
@@ -242,7 +242,7 @@ def test_pieces_of_recordings_are_unknown_words_in_the_share_that_was_asked_for(
     assert (numbers >= clips + PIECES).float().mean() == pytest.approx(0.1, abs=0.03)
     assert len(numbers) == pytest.approx(synthetic.train_dataloader().sampler.draws / 0.7, abs=1)
     frames, targets = loader.dataset[[0, clips, clips + PIECES + 3, 1]]
-    assert targets.tolist()[1:3] == [LABELS.index(UNKNOWN)] * 2
+    assert targets.tolist()[1:3] == [LABELS.index(UNKNOWN), NO_WORD]
     assert torch.equal(frames[[0, 3]], with_pieces.frames["training"][[0, 1]])
     assert torch.equal(frames[2], with_pieces.pieces[1].take(torch.tensor([3]))[0])
 
@@ -254,8 +254,10 @@ def test_prior_is_how_much_more_often_a_label_is_drawn_than_it_is_met(
     met = Counter(with_pieces.clips["validation"].targets.tolist())
     clips = len(with_pieces.clips["validation"])
     unknown, silence = LABELS.index(UNKNOWN), LABELS.index(SILENCE)
-    assert prior[unknown] == pytest.approx((0.7 * 0.15 + 0.3) / (met[unknown] / clips), rel=1e-4)
-    assert prior[silence] == pytest.approx(0.7 * 0.08 / (met[silence] / clips), rel=1e-4)
+    # A piece of sounds is drawn half as unknown, half as silence.
+    expected = {unknown: 0.7 * 0.15 + 0.2 + 0.05, silence: 0.7 * 0.08 + 0.05}
+    for label, drawn in expected.items():
+        assert prior[label] == pytest.approx(drawn / (met[label] / clips), rel=1e-4)
     words = prior[2:]
     assert torch.allclose(words, words[:1])
     assert words[0] == pytest.approx(

@@ -31,7 +31,7 @@ from speechrnn.folder import read_folder, save_folder
 from speechrnn.model import Model, pool
 from speechrnn.recurrence import Recurrence
 from speechrnn.training.augmentation import Augmentation
-from speechrnn.training.batches import SpeechCommands
+from speechrnn.training.batches import NO_WORD, SpeechCommands
 from speechrnn.training.module import TEMPERATURE, JointOptimizer, Training
 from speechrnn.training.run import prepare, read_metrics
 
@@ -367,6 +367,21 @@ def test_run_too_short_for_its_first_validation_still_gives_a_model(corpus, tmp_
         == 0
     )
     assert (tmp_path / "model" / "config.json").is_file()
+
+
+def test_label_loss_is_the_cross_entropy_and_for_no_word_takes_unknown_and_silence_for_one():
+    torch.manual_seed(0)
+    labels = (SILENCE, UNKNOWN, *TEN_WORDS)
+    for smoothing in (0.0, 0.1):
+        training = Training(labels, label_smoothing=smoothing, hidden_size=8, feed_forward=8)
+        logits, targets = torch.randn(6, len(labels)), torch.tensor([0, 3, 5, 1, 2, 11])
+        expected = nn.functional.cross_entropy(logits, targets, label_smoothing=smoothing)
+        torch.testing.assert_close(training._label_loss(logits, targets), expected)
+    training = Training(labels, label_smoothing=0.0, hidden_size=8, feed_forward=8)
+    sounds = torch.full((6,), NO_WORD)
+    share = logits.softmax(-1)
+    no_word = share[:, labels.index(UNKNOWN)] + share[:, labels.index(SILENCE)]
+    torch.testing.assert_close(training._label_loss(logits, sounds), -no_word.log().mean())
 
 
 def test_relu_trains_too(corpus):

@@ -35,6 +35,7 @@ from speechrnn.training.frames import log_mel_frames
 from speechrnn.training.pieces import Pieces
 
 PIECES = 200_000  # different ones of each kind of recording
+NO_WORD = -1  # target of what holds no word and may be called unknown or silence: pieces of sounds
 Loader = DataLoader[tuple[Tensor, ...]]
 
 
@@ -110,7 +111,8 @@ class SpeechCommands(LightningDataModule):
         talk: folder of recordings of running speech without a command; pieces of them are unknown
             words, drawn anew in each epoch.
         talk_share: share of such pieces in training.
-        sounds: folder of recordings of music, animals, machines and the like; likewise.
+        sounds: folder of recordings of music, animals, machines and the like; pieces of them hold
+            no word: whether they are unknown or silence is left to the model.
         sounds_share: share of such pieces in training.
         draw_seed: of the draws of unknown and silence clips, and of the pieces; apart from the
             training's seed, so that the same validation clips measure runs of all seeds.
@@ -215,8 +217,13 @@ class SpeechCommands(LightningDataModule):
         weights = self._all_weights()
         drawn = torch.zeros(len(self.labels), dtype=torch.float64)
         drawn.index_add_(0, torch.from_numpy(training.targets), weights[: len(training)])
-        if self.pieces:
-            drawn[self.labels.index(UNKNOWN)] += weights[len(training) :].sum()
+        unknown, silence = (
+            [self.labels.index(label)] if label in self.labels else []
+            for label in (UNKNOWN, SILENCE)
+        )
+        for folder, share in self.recordings.items():
+            places = unknown if folder == self.talk else unknown + silence
+            drawn[places] += share / len(places)
         met = torch.bincount(torch.from_numpy(validation.targets), minlength=len(self.labels))
         words = torch.tensor([label not in self.shares for label in self.labels])
         for labels in (drawn, met):
@@ -256,7 +263,9 @@ class SpeechCommands(LightningDataModule):
         # Each item is a whole batch: one indexing of a tensor, on the device where it lies.
         items: Dataset[tuple[Tensor, ...]] = TensorDataset(frames, targets)
         if split == "training" and self.pieces:
-            items = ClipsAndPieces(frames, targets, self.pieces, self.labels.index(UNKNOWN))
+            unknown = self.labels.index(UNKNOWN)
+            marks = [unknown if folder == self.talk else NO_WORD for folder in self.recordings]
+            items = ClipsAndPieces(frames, targets, self.pieces, marks)
         return DataLoader(items, sampler=batches, batch_size=None)
 
 
@@ -267,13 +276,13 @@ class ClipsAndPieces(Dataset[tuple[Tensor, ...]]):
         frames: log mel frames (n, T, M) of the clips.
         targets: (n,) of the clips.
         pieces: `PIECES` of each kind of recording.
-        target: of all pieces.
+        marks: target of the pieces of each kind.
     """
 
     def __init__(
-        self, frames: Tensor, targets: Tensor, pieces: Sequence[Pieces], target: int
+        self, frames: Tensor, targets: Tensor, pieces: Sequence[Pieces], marks: Sequence[int]
     ) -> None:
-        self.frames, self.targets, self.pieces, self.target = frames, targets, pieces, target
+        self.frames, self.targets, self.pieces, self.marks = frames, targets, pieces, marks
 
     def __len__(self) -> int:
         return len(self.frames) + sum(map(len, self.pieces))
@@ -282,13 +291,14 @@ class ClipsAndPieces(Dataset[tuple[Tensor, ...]]):
         chosen = torch.tensor(numbers, device=self.frames.device)
         is_clip = chosen < len(self.frames)
         frames = self.frames.new_empty(len(chosen), *self.frames.shape[1:])
-        targets = torch.full_like(chosen, self.target)
+        targets = torch.empty_like(chosen)
         frames[is_clip] = self.frames[chosen[is_clip]]
         targets[is_clip] = self.targets[chosen[is_clip]]
         first = len(self.frames)
-        for pieces in self.pieces:
+        for pieces, mark in zip(self.pieces, self.marks, strict=True):
             mine = (chosen >= first) & (chosen < first + len(pieces))
             frames[mine] = pieces.take(chosen[mine] - first)
+            targets[mine] = mark
             first += len(pieces)
         return frames, targets
 

@@ -19,11 +19,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from speechrnn.config import FRAME_SETTINGS, UNKNOWN, ModelConfig
+from speechrnn.config import FRAME_SETTINGS, SILENCE, UNKNOWN, ModelConfig
 from speechrnn.model import Model, pool
 from speechrnn.recurrence import Backend
 from speechrnn.training.augmentation import Augmentation
-from speechrnn.training.batches import global_seed
+from speechrnn.training.batches import NO_WORD, global_seed
 
 # Of both softmaxes (Hinton et al. 2015, 2); with its square as factor, gradients keep their size.
 TEMPERATURE = 2.0
@@ -93,7 +93,8 @@ class Training(LightningModule):
             names = ["labels", *FRAME_SETTINGS]
             _require_same(f"teacher {teacher}", self.teacher.config, self.model.config, names)
         self.augmentation = augmentation
-        self.unknown = labels.index(UNKNOWN) if UNKNOWN in labels else -1
+        self.unknown = labels.index(UNKNOWN) if UNKNOWN in labels else None
+        self.no_words = [labels.index(label) for label in (UNKNOWN, SILENCE) if label in labels]
         # Log mel frames (K, M) of background noise, on the training's device; none, until given.
         self.noise = torch.zeros(0, self.model.config.mel_bands)
         # Energy (R, K) in each frame of R rooms, on the training's device; none, until given.
@@ -102,7 +103,9 @@ class Training(LightningModule):
         self.log_prior = torch.zeros(len(labels))
         self.carried: Tensor | None = None  # h after the clips before
         self.epoch_started: float | None = None
-        self.training_accuracy = MulticlassAccuracy(len(labels), average="micro")
+        self.training_accuracy = MulticlassAccuracy(
+            len(labels), average="micro", ignore_index=NO_WORD
+        )
         self.validation_accuracy = MulticlassAccuracy(len(labels), average="micro")
         self.validation_confusion = MulticlassConfusionMatrix(len(labels))
 
@@ -134,7 +137,9 @@ class Training(LightningModule):
 
     def augmented(self, log_mel: Tensor, targets: Tensor) -> Tensor:
         """Log mel frames (B, T, M) of clips with these targets (B,), changed at random; float32."""
-        log_mel = self.augmentation.make_pseudo_words(log_mel.float(), targets == self.unknown)
+        log_mel = log_mel.float()
+        if self.unknown is not None:
+            log_mel = self.augmentation.make_pseudo_words(log_mel, targets == self.unknown)
         return self.augmentation(log_mel, self.noise, self.model.config.log_floor, self.decays)
 
     def loss(self, log_mel: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,12 +150,22 @@ class Training(LightningModule):
         logits, hidden = self.model.from_log_mel(log_mel, self._start(len(targets)))
         answer = self.answer(logits.float())
         expected = answer + self.log_prior.to(answer)
-        loss = cross_entropy(expected, targets, label_smoothing=self.label_smoothing)
+        loss = self._label_loss(expected, targets)
         if self.teacher is not None:
             from_teacher = self._teacher_loss(log_mel, answer)
             loss = (1 - self.teacher_share) * loss + self.teacher_share * from_teacher
         self.carried = hidden.detach()
         return loss, answer
+
+    def _label_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy of logits (B, C), smoothed; for `NO_WORD` unknown and silence are right."""
+        log_share = logits.log_softmax(-1)
+        right = log_share.gather(1, targets.clamp(min=0)[:, None])[:, 0]
+        if self.no_words:
+            no_word = log_share[:, self.no_words].logsumexp(-1)
+            right = torch.where(targets == NO_WORD, no_word, right)
+        smoothed = torch.lerp(right, log_share.mean(-1), self.label_smoothing)
+        return -smoothed.mean()
 
     def answer(self, logits: Tensor) -> Tensor:
         """One answer (B, C) from the logits of all steps (B, T, C)."""
