@@ -267,15 +267,15 @@ def _fault(
         return "cut off at its beginning: wait a moment before you speak"
     if ends_cut:
         return "cut off at its end: let the recording go on for a moment after the word"
-    if seconds > LONGEST_SECONDS:
-        return (
-            f"too long: {seconds:.2f} s, a model hears {LONGEST_SECONDS:g} s: say the word alone "
-            "and faster, or choose a shorter one"
-        )
     if full >= FULL_SAMPLES:
         return (
             f"clipped: {full} samples at full scale: go farther from the microphone, or turn it "
             "down"
+        )
+    if seconds > LONGEST_SECONDS:
+        return (
+            f"too long: {seconds:.2f} s, a model hears {LONGEST_SECONDS:g} s: say the word alone "
+            "and faster, or choose a shorter one"
         )
     if level < QUIETEST_DB:
         return (

@@ -36,9 +36,7 @@ _RECORDING = {"file": "-", "raw": "--raw", "to": "--to", "examples": "--examples
 def add_options(to: argparse.ArgumentParser) -> None:
     """Add the options of recording to the parser of `listen`."""
     group = to.add_argument_group("recording examples")
-    group.add_argument(
-        "--record", type=_word, metavar="WORD", help="record examples of this word, find none"
-    )
+    group.add_argument("--record", metavar="WORD", help="record examples of this word, find none")
     group.add_argument(
         "--to",
         type=Path,
@@ -71,6 +69,10 @@ def misplaced(options: argparse.Namespace) -> str:
         return bool(getattr(options, name) != options.parser.get_default(name))
 
     if options.record is not None:
+        if wrong := _wrong_name(options.record):
+            return (
+                f"--record: {options.record!r} {wrong}: expected the name of a folder, lights say"
+            )
         for name in filter(typed, _FINDING):
             return f"--record finds no words: leave out --{name}"
         if options.raw and not options.file:
@@ -190,30 +192,19 @@ def _last_number(folder: Path) -> int:
     return max((int(name) for name in names if name.isascii() and name.isdigit()), default=0)
 
 
-def _word(text: str) -> str:
-    """A word that can be the name of a folder and of a label."""
-    wrong = next(
-        (
-            reason
-            for reason, holds in {
-                "begins with _, as labels do that are no words": text.startswith("_"),
-                "begins with a dot": text.startswith("."),
-                "ends with a dot": text.endswith("."),
-                "is empty": not text.strip(),
-                "begins or ends with a space": text != text.strip(),
-                "has a character that not every disk takes": set(text) & set('/\\<>:"|?*'),
-                "has a character that cannot be printed": not text.isprintable(),
-                f"is longer than {NAME_BYTES} bytes": len(os.fsencode(text)) > NAME_BYTES,
-            }.items()
-            if holds
-        ),
-        "",
-    )
-    if wrong:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} {wrong}: expected a word that can name a folder, lights say"
-        )
-    return text
+def _wrong_name(word: str) -> str:
+    """Why a word cannot be the name of a folder and of a label; empty if it can."""
+    reasons = {
+        "is empty": not word.strip(),
+        "begins with _, as labels do that are no words": word.startswith("_"),
+        "begins with a dot, as hidden folders do": word.startswith("."),
+        "ends with a dot": word.endswith("."),
+        "begins or ends with a space": word != word.strip(),
+        "has a character that not every disk takes": bool(set(word) & set('/\\<>:"|?*')),
+        "has a character that cannot be printed": not word.isprintable(),
+        f"is longer than {NAME_BYTES} bytes": len(os.fsencode(word)) > NAME_BYTES,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
 
 
 def _pipe(text: str) -> str:
