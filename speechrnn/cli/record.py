@@ -1,6 +1,7 @@
 """`listen --record WORD`: examples of a word, one after another, into a folder of folders."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -28,7 +29,7 @@ DEFAULT_FOLDER = Path("own_words")
 DEFAULT_EXAMPLES = 5
 NAME_BYTES = 255  # of a file's name, on most disks
 SETTLING_SECONDS = 0.3  # of the microphone that are not used: zeros, and the click of its switch
-PATIENCE_SECONDS = 10.0  # without a word, until something is said about it
+PATIENCE_SECONDS = 5.0  # without a word, until something is said about it
 _FINDING = ("format", "model", "threshold", "refractory")
 _RECORDING = {"file": "-", "raw": "--raw", "to": "--to", "examples": "--examples"}
 
@@ -70,9 +71,7 @@ def misplaced(options: argparse.Namespace) -> str:
 
     if options.record is not None:
         if wrong := _wrong_name(options.record):
-            return (
-                f"--record: {options.record!r} {wrong}: expected the name of a folder, lights say"
-            )
+            return f"--record: {options.record!r} {wrong}: expected a name, lights say"
         for name in filter(typed, _FINDING):
             return f"--record finds no words: leave out --{name}"
         if options.raw and not options.file:
@@ -180,8 +179,10 @@ class _Examples:
         from speechrnn.config import SAMPLE_RATE
 
         path = self._folder / f"{_last_number(self._folder) + 1}.wav"
+        wav = io.BytesIO()  # soundfile's error for a full disk says neither where nor why
+        soundfile.write(wav, to_int16(take.wave), SAMPLE_RATE, "PCM_16", format="WAV")
         with whole_file(path) as beside:
-            soundfile.write(beside, to_int16(take.wave), SAMPLE_RATE, "PCM_16", format="WAV")
+            beside.write_bytes(wav.getvalue())
         self._kept += 1
         return path
 
