@@ -10,6 +10,7 @@ background as a low quantile of the last seconds is of Stahl, Fischer and Bippus
 based noise estimation). The values are chosen on clips of Speech Commands, joined with background.
 """
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
@@ -279,12 +280,12 @@ def _fault(
         )
     if level < QUIETEST_DB:
         return (
-            f"too quiet: {level:.0f} dB of full scale, expected {QUIETEST_DB:.0f} or more: come "
+            f"too quiet: {math.floor(level)} dB of full scale, expected {QUIETEST_DB:.0f} or more: come "
             "nearer to the microphone, or turn it up"
         )
     if above < CLEAR_DB:
         return (
-            f"too quiet: {above:.0f} dB above the background, expected {CLEAR_DB:.0f} or more: "
+            f"too quiet: {math.floor(above)} dB above the background, expected {CLEAR_DB:.0f} or more: "
             "come nearer to the microphone, or make it quieter around you"
         )
     return ""
