@@ -280,12 +280,12 @@ def _fault(
         )
     if level < QUIETEST_DB:
         return (
-            f"too quiet: {math.floor(level)} dB of full scale, expected {QUIETEST_DB:.0f} or more: come "
-            "nearer to the microphone, or turn it up"
+            f"too quiet: {math.floor(level)} dB of full scale, expected {QUIETEST_DB:.0f} or more: "
+            "come nearer to the microphone, or turn it up"
         )
     if above < CLEAR_DB:
         return (
-            f"too quiet: {math.floor(above)} dB above the background, expected {CLEAR_DB:.0f} or more: "
-            "come nearer to the microphone, or make it quieter around you"
+            f"too quiet: {math.floor(above)} dB above the background, expected {CLEAR_DB:.0f} or "
+            "more: come nearer to the microphone, or make it quieter around you"
         )
     return ""

@@ -52,7 +52,8 @@ def found(wave: np.ndarray, block: int = 1_600) -> list[Take]:
 def place(take: Take, wave: np.ndarray) -> tuple[int, int]:
     """Where a take was cut from, in samples."""
     middle = round((take.start + take.end) / 2 * RATE)
-    for at in range(max(0, middle - 2 * RATE), middle + 1):
+    first = max(0, middle - 2 * RATE)
+    for at in first + np.flatnonzero(wave[first : middle + 1] == take.wave[0]):
         if np.array_equal(wave[at : at + len(take.wave)], take.wave):
             return at, at + len(take.wave)
     raise AssertionError(f"the take at {take.start} s is not a piece of the recording")
