@@ -822,7 +822,7 @@ def test_help_lists_every_command(run: Run) -> None:
         (["transcribe", "a.wav", "--json"], ["unrecognized arguments: --json"]),
         (["transcribe", "a.wav", "--format", "xml"], ["invalid choice: 'xml'", "textgrid"]),
         (["transcribe", "-", "--raw", "0"], ["'0': expected a number from 1 on"]),
-        (["listen", "a.wav"], ["unrecognized arguments: a.wav"]),
+        (["listen", "a.wav"], ["'a.wav': expected -", "speechrnn transcribe a.wav"]),
         (["transcribe", "a.wav", "--threshold", "high"], ["invalid float value: 'high'"]),
         (["evaluate", "base"], ["required: --data"]),
         (["evaluate", "base", "--data", ".", "--split", "test"], ["validation"]),

@@ -1,9 +1,13 @@
 """What the commands share: how a parser is added, and how an error becomes one line."""
 
 import argparse
+import math
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Commands = Any  # argparse keeps the class of `add_subparsers` private
 
@@ -54,3 +58,21 @@ def fail(message: str, status: int = 1) -> int:
     """Print a line to stderr; gives the exit status."""
     print(f"speechrnn: {message}", file=sys.stderr)
     return status
+
+
+def show_level(
+    blocks: "Iterable[np.ndarray]", beside: Callable[[], str] = lambda: ""
+) -> "Iterator[np.ndarray]":
+    """The blocks; a line on the terminal shows how loud each was, and a text beside it.
+
+    The line is away while the reader has a block, so that it may print.
+    """
+    try:
+        for block in blocks:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            yield block
+            level = 10 * math.log10(float((block**2).mean()) + 1e-10)  # dB of full scale
+            bar = "#" * max(0, 20 + round(level / 3))
+            print(f"{level:4.0f} dB |{bar:20}| {beside()}", end="", file=sys.stderr, flush=True)
+    finally:
+        print("\r\033[K", end="", file=sys.stderr, flush=True)

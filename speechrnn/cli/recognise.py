@@ -2,13 +2,13 @@
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from speechrnn.cli.common import Commands, add_command, count, fail, one_line
+from speechrnn.cli import record
+from speechrnn.cli.common import Commands, add_command, count, fail, one_line, show_level
 from speechrnn.transcripts import AT_THE_END, FORMATS, OF_ONE_RECORDING, entry, lines, textgrid
 
 if TYPE_CHECKING:
@@ -232,12 +232,13 @@ def _add_listen(commands: Commands) -> None:
     this = add_command(
         commands,
         listen,
-        "find the words in what the microphone picks up",
+        "find the words in what the microphone picks up, or record examples of one",
         "Prints what `transcribe` prints, until stopped with Ctrl-C. Needs sounddevice:\n"
-        "pip install 'speechrnn[listen]'.",
+        "pip install 'speechrnn[listen]'.\n\n" + record.EPILOG,
         extra="listen",
     )
     _add_detection(this)
+    record.add_options(this)
     this.add_argument(
         "-v", "--verbose", action="store_true", help="tell at the end what was done to the sound"
     )
@@ -245,7 +246,11 @@ def _add_listen(commands: Commands) -> None:
 
 
 def listen(options: argparse.Namespace) -> int:
-    """Find the words in what the microphone picks up, until stopped."""
+    """Find the words in what the microphone picks up, until stopped, or record examples of one."""
+    if wrong := record.misplaced(options):
+        return fail(wrong, 2)
+    if options.record is not None:
+        return record.record(options)
     from speechrnn import load
     from speechrnn.audio import read_microphone
 
@@ -254,7 +259,7 @@ def listen(options: argparse.Namespace) -> int:
     blocks = read_microphone(notes)
     try:
         if sys.stderr.isatty():
-            blocks = _show_level(blocks, recording)
+            blocks = show_level(blocks, recording.best_word)
         recording.print_words(blocks, named=False)
     finally:
         _print_notes(options, "microphone", notes)
@@ -287,6 +292,13 @@ class _Recording:
         finally:
             if self._format == "textgrid" and self.listener.seconds:
                 print(textgrid(self.words, self.listener.seconds))
+
+    def best_word(self) -> str:
+        """The most probable word of the last step, and its probability."""
+        if not len(latest := self.listener.probabilities):
+            return ""
+        word = self.listener.words[int(latest[-1].argmax())]
+        return f"{word} {latest[-1].max():.2f}"
 
     def _detect(self, blocks: "Iterable[np.ndarray]") -> "Iterator[Detection]":
         for block in blocks:
@@ -329,23 +341,6 @@ class _Recording:
             "standard input" if self.path == "-" else Path(self.path).name,
         )
         plots.save(picture, self._picture)
-
-
-def _show_level(blocks: "Iterable[np.ndarray]", recording: _Recording) -> "Iterator[np.ndarray]":
-    """The blocks; a line on the terminal shows how loud each was, and the most probable word."""
-    words = recording.listener.words
-    try:
-        for block in blocks:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)  # words are printed there
-            yield block
-            word = ""
-            if len(latest := recording.listener.probabilities):
-                word = f"{words[int(latest[-1].argmax())]} {latest[-1].max():.2f}"
-            level = 10 * math.log10(float((block**2).mean()) + 1e-10)  # dB of full scale
-            bar = "#" * max(0, 20 + round(level / 3))
-            print(f"{level:4.0f} dB |{bar:20}| {word}", end="", file=sys.stderr, flush=True)
-    finally:
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 def _print_notes(options: argparse.Namespace, path: str, notes: list[str]) -> None:
