@@ -134,6 +134,29 @@ def join(folder: Path, target: Path) -> None:
     write_table(target / "talk.tsv", COLUMNS, rows)
 
 
+def make(folder: Path, model: Path) -> None:
+    """Render and join all that is wanted.
+
+    Raises:
+        RuntimeError: a package or a library is missing.
+        OSError: a file of the model is missing, or one cannot be written.
+        ValueError: the model is not the expected one.
+    """
+    synthesiser = Kokoro(model)
+    voice = english_voices(synthesiser.voices)[0]
+    judge = Judge(model / "whisper", lambda word: synthesiser.phonemes(word, voice))
+    lists = {
+        name: Path(__file__).with_name(f"{name}.txt").read_text("utf-8").split() for name in CLIPS
+    }
+    clips = folder / NAME
+    sentences = get_sentences(clips / "wordnet")
+    render(clips, synthesiser, judge.understands, lists, sentences)
+    with whole_package(folder, "training", NAME) as target:
+        join(clips, target)
+        licence = (clips / "wordnet/copyright").read_text("utf-8")
+        (target / "copyright").write_text(COPYRIGHT + licence, "utf-8")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Render words and sentences that train as talk.")
     parser.add_argument("folder", type=Path, help="where the recordings are written")
@@ -144,26 +167,14 @@ def main() -> int:
     folder: Path = arguments.folder
     if (folder / "training" / NAME).is_dir():
         print(f"{NAME}: there already", file=sys.stderr)
-        return 0
-    if without_tools(parser.prog):
+    elif without_tools(parser.prog):
         return 1
-    lists = {
-        name: Path(__file__).with_name(f"{name}.txt").read_text("utf-8").split() for name in CLIPS
-    }
-    try:
-        synthesiser = Kokoro(arguments.model)
-        voice = english_voices(synthesiser.voices)[0]
-        judge = Judge(arguments.model / "whisper", lambda word: synthesiser.phonemes(word, voice))
-        clips = folder / NAME
-        sentences = get_sentences(clips / "wordnet")
-        render(clips, synthesiser, judge.understands, lists, sentences)
-        with whole_package(folder, "training", NAME) as target:
-            join(clips, target)
-            licence = (clips / "wordnet/copyright").read_text("utf-8")
-            (target / "copyright").write_text(COPYRIGHT + licence, "utf-8")
-    except (OSError, RuntimeError, ValueError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 1
+    else:
+        try:
+            make(folder, arguments.model)
+        except (OSError, RuntimeError, ValueError) as error:
+            print(f"{parser.prog}: {error}", file=sys.stderr)
+            return 1
     rows = join_tables(folder, "talk.tsv", COLUMNS)
     write_transcripts(folder, rows)
     seconds = [float(row[6]) for row in rows if row[2] == NAME]
