@@ -4,9 +4,9 @@ Usage:
     python recipes/make_talk.py FOLDER --model kokoro    # an hour of one core
 
 It writes `FOLDER/training/rendered/`: FLAC, mono, 16 kHz, with licences in `copyright`, and their
-lines of `FOLDER/talk.tsv` and `transcripts.tsv`, as `recipes/get_talk.py` does. Clips of one second
-are joined, 30 or more a recording; a sentence is a recording. The clips themselves stay in
-`FOLDER/rendered/`, with voice and speed of each in `provenance.tsv`.
+lines of `FOLDER/talk.tsv` and `transcripts.tsv`, as `recipes/get_talk.py` does. Words are
+clips of one second; 30 or more of them, or of the sentences, are joined to a recording. The clips
+and sentences themselves stay in `FOLDER/rendered/`, with voice and speed in `provenance.tsv`.
 
 What is said, in the English voices of Kokoro-82M:
   words_alone.txt  letters, numbers and what telephones and spelling say, six clips of each
@@ -37,7 +37,7 @@ from speechrnn.synthesis.rendering import Check, english_voices, render_sentence
 
 SEED = 0
 CLIPS = {"words_alone": 6, "words": 1}  # of each word in the list of that name
-CLIPS_A_RECORDING = 30  # at least: seconds of training are cut from longer recordings
+CLIPS_A_RECORDING = 30  # or sentences, at least: pieces for training are cut from long recordings
 SENTENCES = 300
 SENTENCE_WORDS = range(4, 26)
 WORDNET = "wordnet-base"
@@ -104,13 +104,11 @@ def render(
 
 def recordings(folder: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """Name of each recording with the files that are joined in it, and what is said in them."""
-    for name in CLIPS:
+    for name in (*CLIPS, "sentences"):
         clips = read_files(folder / name / "provenance.tsv")
         count = max(1, len(clips) // CLIPS_A_RECORDING)
         for number, places in enumerate(np.array_split(np.arange(len(clips)), count)):
             yield f"{name}-{number:03}", [clips[place] for place in places]
-    for path, text in read_files(folder / "sentences/transcripts.tsv"):
-        yield f"sentence-{Path(path).stem}", [(path, text)]
 
 
 def read_files(table: Path) -> list[tuple[str, str]]:

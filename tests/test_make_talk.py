@@ -99,7 +99,8 @@ def test_clips_are_joined_and_the_table_says_what_is_said_in_them(
     # Six clips of three words are four recordings of four or five; one clip of three words is one.
     assert [seconds[name] for name in alone] == [5, 5, 4, 4]
     assert seconds["words-000"] == 3
-    assert len([name for name in seconds if name.startswith("sentence-")]) == len(SENTENCES)
+    assert seconds["sentences-000"] > 3
+    assert len(seconds) == 6
     rows = [row.split("\t") for row in (tmp_path / "talk/talk.tsv").read_text().splitlines()[1:]]
     texts = {row[1]: row[8] for row in rows}
     assert len(texts) == len(seconds)
@@ -107,7 +108,7 @@ def test_clips_are_joined_and_the_table_says_what_is_said_in_them(
     said = " ".join(text for file, text in texts.items() if "alone" in file).split()
     assert (said.count("a"), said.count("x-ray")) == (6, 6)
     assert "Princeton" in (rendered / "copyright").read_text()
-    assert "rendered: 8 recordings" in capsys.readouterr().err
+    assert "rendered: 6 recordings" in capsys.readouterr().err
     assert make() == 0
     assert "there already" in capsys.readouterr().err
 
