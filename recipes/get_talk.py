@@ -11,10 +11,13 @@ licence, seconds, where the text is from, text; and in each split `transcripts.t
 `soundfile`, `soxr`, and `av` for the packages of Asterisk. Nothing is installed.
 
 Lines of one voice are joined, with 0.3 to 1.5 s of quiet between, into recordings of about 20 s.
-Training leaves out each line whose known text has a command, or what sounds like one. `--ear` is a
-folder with Whisper tiny.en (`recipes/get_kokoro.sh` writes one; it needs `faster-whisper`): it
-writes down English lines that come without text. Without it their text stays unknown, and training
-holds the commands among them.
+`--ear` is a folder with Whisper tiny.en (`recipes/get_kokoro.sh` writes one; it needs
+`faster-whisper`): it writes down English lines that come without text. Without it their text stays
+unknown, and training holds the commands among them.
+
+Training holds no command that is known of, nor what sounds like one. Where Whisper heard it, it is
+cut out of the line with 0.25 s on both sides, and stretches of 2 s or more stay. Where the package
+tells the text, and so no time, the whole line is left out.
 
 A package belongs to one split, and so does a voice; but the conversations of the adventure are in
 both, and its hero with them. A stopped run goes on with the first package that has no folder.
@@ -55,16 +58,23 @@ PAUSE_SECONDS = (0.3, 1.5)
 LOUDEST_PAUSE = 1e-3
 SILENT_PEAK = 1e-3
 EAR_SECONDS = 28.0  # Whisper hears 30 s at once
+CUT_SECONDS = 0.25  # beside a command that is cut out: Whisper's times are that inexact
+STRETCH_SECONDS = 2.0  # between two cuts; from shorter ones no seconds of training can be cut
 COLUMNS = (
     "split", "file", "package", "version", "language", "licence", "seconds", "text from", "text",
 )  # fmt: skip
-# The ten commands of the shipped models and what sounds like them, also in other languages.
+# The ten commands of the shipped models and what sounds like them.
 COMMANDS = frozenset({
     "yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go",
     "know", "knows", "write", "rite", "wright", "yeah", "yep", "nope", "nah", "gogh", "goes",
-    "going", "gone", "op", "of", "oft", "aan", "an", "non", "né", "không", "ono", "noe", "stopp",
-    "nou", "nee",
+    "going", "gone",
 })  # fmt: skip
+# What sounds like one in other languages. English "of" and "an" do not, and must stay: they are
+# among its most frequent words.
+FOREIGN_COMMANDS = COMMANDS | {
+    "op", "of", "oft", "aan", "an", "non", "né", "không", "ono", "noe", "stopp", "nou",
+    "nee",
+}  # fmt: skip
 
 
 class Line(NamedTuple):
@@ -241,13 +251,30 @@ SOURCES = [
 ]
 
 
+class Word(NamedTuple):
+    """A word and when it is said, s from the beginning of its line."""
+
+    text: str
+    begin: float
+    end: float
+
+
 class Heard(NamedTuple):
-    """A line with its samples at 16 kHz; `origin` is where the text is from."""
+    """A line with its samples at 16 kHz.
+
+    Args:
+        line: where it is from.
+        wave: float32 (N,).
+        text: what is said, empty where it is unknown.
+        origin: where the text is from.
+        words: of the text with their times, where Whisper heard the line and it is whole.
+    """
 
     line: Line
     wave: np.ndarray
     text: str
     origin: str
+    words: tuple[Word, ...] = ()
 
 
 def words_of(text: str) -> str:
@@ -325,26 +352,62 @@ class Ear:
         waves = [heard[i].wave / np.abs(heard[i].wave).max() / 2 for i in batch]
         parts = [part for wave in waves for part in (wave.astype(np.float32), gap)]
         ends = np.cumsum([len(wave) + len(gap) for wave in waves]) / SAMPLE_RATE
+        begins = [0.0, *ends[:-1].tolist()]
         segments: Any
         segments, _ = self._model.transcribe(
             np.concatenate(parts), language="en", beam_size=1, word_timestamps=True,
             condition_on_previous_text=False, temperature=0.0,
         )  # fmt: skip
-        said: dict[int, list[str]] = {}
+        said: dict[int, list[Word]] = {}
         for segment in segments:
             for word in segment.words:
                 place = int(np.searchsorted(ends, (word.start + word.end) / 2))
-                said.setdefault(min(place, len(batch) - 1), []).append(word.word)
-        for place, spoken in said.items():
-            text = words_of(" ".join(spoken))
-            if text:
-                heard[batch[place]] = heard[batch[place]]._replace(text=text, origin="Whisper")
+                place = min(place, len(batch) - 1)
+                text = words_of(word.word)
+                if text:
+                    begin, end = word.start - begins[place], word.end - begins[place]
+                    said.setdefault(place, []).append(Word(text, begin, end))
+        for place, words in said.items():
+            heard[batch[place]] = heard[batch[place]]._replace(
+                text=" ".join(word.text for word in words), origin="Whisper", words=tuple(words)
+            )
 
 
-def has_command(text: str) -> bool:
-    """Whether a text has a command, or what sounds like one."""
+def has_command(text: str, language: str) -> bool:
+    """Whether a text has a command, or what sounds like one in its language."""
+    commands = COMMANDS if language == "en" else FOREIGN_COMMANDS
     # Both apostrophes, as `words_of` leaves them.
-    return any(word in COMMANDS for word in re.split(r"[ '’-]", text))  # noqa: RUF001
+    return any(word in commands for word in re.split(r"[ '’-]", text))  # noqa: RUF001
+
+
+def without_commands(one: Heard) -> list[Heard]:
+    """What training keeps of a line: all, nothing, or the stretches between commands."""
+    language = one.line.language
+    if not has_command(one.text, language):
+        return [one]
+    if not one.words:
+        return []
+    keep = np.ones(len(one.wave), bool)
+    for word in one.words:
+        if has_command(word.text, language):
+            begin, end = word.begin - CUT_SECONDS, word.end + CUT_SECONDS
+            keep[max(0, round(begin * SAMPLE_RATE)) : max(0, round(end * SAMPLE_RATE))] = False
+    changes = np.diff(keep.astype(np.int8), prepend=0, append=0)
+    stretches = zip(np.flatnonzero(changes == 1), np.flatnonzero(changes == -1), strict=True)
+    return [
+        stretch(one, begin, end)
+        for begin, end in stretches
+        if end - begin >= STRETCH_SECONDS * SAMPLE_RATE
+    ]
+
+
+def stretch(one: Heard, begin: int, end: int) -> Heard:
+    """The samples of a line from one place to another, with the words that lie in them whole."""
+    name = Path(one.line.name)
+    line = one.line._replace(name=str(name.with_stem(f"{name.stem}-from-{begin}")))
+    first, last = begin / SAMPLE_RATE, end / SAMPLE_RATE
+    words = [word.text for word in one.words if first <= word.begin and word.end <= last]
+    return one._replace(line=line, wave=one.wave[begin:end], text=" ".join(words), words=())
 
 
 def quiet(wave: np.ndarray, name: str) -> np.ndarray:
@@ -397,7 +460,8 @@ def get_package(source: Source, folder: Path, ear: Ear | None) -> str:
         heard = read_lines(source.lines(contents), source.hours)
         if ear is not None:
             heard = ear.write_down(heard)
-        kept = [one for one in heard if source.split == "validation" or not has_command(one.text)]
+        parts = [[one] if source.split == "validation" else without_commands(one) for one in heard]
+        kept = [part for whole in parts for part in whole]
         if not kept:
             raise RuntimeError(f"version {version} holds no speech that is wanted")
         rows = []
@@ -411,10 +475,15 @@ def get_package(source: Source, folder: Path, ear: Ear | None) -> str:
             ))  # fmt: skip
         copy_licence(contents, source.package, target)
         write_table(target / "talk.tsv", COLUMNS, rows)
-    left_out = (
-        f", {len(heard) - len(kept)} with commands left out" if len(heard) > len(kept) else ""
+    left_out = sum(not whole for whole in parts)
+    cut = sum(
+        len(part.wave) < len(one.wave)
+        for one, whole in zip(heard, parts, strict=True)
+        for part in whole[:1]
     )
-    return f"{len(kept)} lines in {len(rows)} recordings{left_out}"
+    told = f", {left_out} with commands left out" if left_out else ""
+    told += f", commands cut out of {cut}" if cut else ""
+    return f"{len(kept)} lines in {len(rows)} recordings{told}"
 
 
 def write_transcripts(folder: Path, rows: list[tuple[str, ...]]) -> None:

@@ -126,20 +126,43 @@ def download(corpus: Corpus, destination: Path) -> Path:
     archive = destination / corpus.archive
     part = destination / f"{corpus.archive}.part"
     _require_space(corpus, destination, 0 if archive.exists() else corpus.bytes - _size(part))
+    fetch_archive(corpus, destination)
+    with _deleted_if_wrong(archive):
+        _unpack(archive, folder)
+    archive.unlink()
+    _print(f"{folder} is ready; its archive is deleted")
+    return folder
+
+
+def fetch_archive(corpus: Corpus, destination: Path) -> Path:
+    """Download and check the archive of a corpus; one that is in the destination is only checked.
+
+    Returns:
+        The archive.
+
+    Raises:
+        OSError, ValueError: as in `download`.
+    """
+    destination.mkdir(parents=True, exist_ok=True)
+    archive = destination / corpus.archive
+    part = destination / f"{corpus.archive}.part"
     if not archive.exists():
         _fetch(corpus, part)
         part.replace(archive)
-    try:
+    with _deleted_if_wrong(archive):
         _check(archive, corpus.sha256)
-        _unpack(archive, folder)
+    return archive
+
+
+@contextmanager
+def _deleted_if_wrong(archive: Path) -> Iterator[None]:
+    try:
+        yield
     except ValueError as error:
         archive.unlink()
         raise ValueError(
             f"{error}; the archive is deleted, run the same command again to start afresh"
         ) from None
-    archive.unlink()
-    _print(f"{folder} is ready; its archive is deleted")
-    return folder
 
 
 def _print(line: str) -> None:

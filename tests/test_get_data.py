@@ -42,13 +42,15 @@ def test_all_scripts_write_into_one_folder_and_made_sounds_are_made_once(place: 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "written: here/talk, here/sounds\n"
     calls = [line.split() for line in (place / "calls").read_text().splitlines()]
-    assert calls[:4] == [
+    assert calls[:6] == [
         ["get_kokoro.sh", "here/kokoro"],
         ["get_talk.py", "here/talk", "--ear", "here/kokoro/whisper"],
+        ["get_librispeech.py", "here/talk"],
+        ["make_talk.py", "here/talk", "--model", "here/kokoro"],
         ["get_sounds.py", "here/sounds"],
         ["make_music.py", "here/sounds"],
     ]
-    assert [call[0] for call in calls[4:]] == ["make_sounds.py"]
+    assert [call[0] for call in calls[6:]] == ["make_sounds.py"]
     for split in ("training", "validation"):
         assert (place / "here/sounds" / split / "made").is_dir()
     assert sorted(path.name for path in (place / "here/sounds").iterdir()) == [
@@ -72,3 +74,13 @@ def test_an_option_is_refused_and_help_says_what_it_needs(place: Path) -> None:
     )
     assert "fluidsynth" in get_data(place, "--help").stdout
     assert not (place / "calls").exists()
+
+
+def test_what_it_leaves_is_where_the_recipes_of_the_shipped_models_look(place: Path) -> None:
+    recipes = [path.read_text() for path in (ROOT / "recipes").glob("shipped_*.yaml")]
+    (place / "here").rename(place / "data")
+    assert get_data(place).stdout == "written: data/talk, data/sounds\n"
+    for recipe in recipes:
+        assert "  talk: data/talk/training " in recipe
+        assert "  sounds: data/sounds/training\n" in recipe
+    assert len(recipes) == 3

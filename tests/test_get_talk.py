@@ -5,6 +5,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -56,7 +57,12 @@ def test_only_the_adventure_is_in_both_splits_and_nothing_is_of_the_unseen_game(
     ],
 )
 def test_a_command_is_a_whole_word_or_what_sounds_like_one(text, held):
-    assert script.has_command(text) is held
+    assert script.has_command(text, "en") is held
+
+
+def test_what_sounds_like_a_command_depends_on_the_language():
+    assert script.has_command("de een of de ander", "nl")  # said as "off"
+    assert not script.has_command("one of an other", "en")
 
 
 def test_texts_become_small_words():
@@ -129,6 +135,76 @@ def test_dialogues_in_the_archive_of_the_adventure_have_their_speaker(tmp_path):
         list(script.amazon_queen(tmp_path, range(43)))
 
 
+class FakeWhisper:
+    """Hears the same words in whatever it is given: text, begin and end, s."""
+
+    words: tuple = ()
+
+    def __init__(self, *_, **__):
+        pass
+
+    def transcribe(self, wave, **_):
+        names = ("word", "start", "end")
+        words = [SimpleNamespace(**dict(zip(names, word, strict=True))) for word in self.words]
+        return iter([SimpleNamespace(words=words)]), None
+
+
+@pytest.fixture
+def ear(monkeypatch):
+    """An ear that hears what a test gives it."""
+    module = ModuleType("faster_whisper")
+    module.WhisperModel = FakeWhisper
+    monkeypatch.setitem(sys.modules, "faster_whisper", module)
+
+    def hears(*words):
+        monkeypatch.setattr(FakeWhisper, "words", words)
+        return script.Ear(Path())
+
+    return hears
+
+
+def test_a_word_that_whisper_heard_belongs_to_the_line_in_which_it_is_said(ear):
+    # The second line begins after the first and 0.3 s of quiet, at 3.3 s.
+    lines = heard(line("1"), line("2"))
+    first, second = ear((" Well,", 2.5, 2.9), (" stop!", 3.8, 4.3)).write_down(lines)
+    assert first.words == (script.Word("well", 2.5, 2.9),)
+    assert (second.text, second.origin) == ("stop", "Whisper")
+    assert second.words[0].begin == pytest.approx(0.5)
+    assert second.words[0].end == pytest.approx(1.0)
+
+
+def test_a_command_is_cut_out_with_a_quarter_of_a_second_on_both_sides(ear):
+    words = (" Come", 0.5, 1.0), (" in", 2.8, 3.2), (" no,", 3.4, 3.7), (" never", 4.0, 5.0)
+    (one,) = ear(*words).write_down(heard(line("a/b.ogg", 8.0)))
+    before, after = script.without_commands(one)
+    assert np.array_equal(before.wave, one.wave[: round(3.15 * RATE)])
+    assert np.array_equal(after.wave, one.wave[round(3.95 * RATE) :])
+    assert (before.text, after.text) == ("come", "never"), "words that are whole in a stretch"
+    assert before.line.name != after.line.name, "each may begin a recording, which has its name"
+
+
+def test_stretches_between_two_cuts_stay_from_two_seconds_on(ear):
+    words = (" No", 0.0, 0.5), (" no", 2.9, 3.2), (" no", 5.0, 5.3)
+    (one,) = ear(*words).write_down(heard(line("1", 7.5)))
+    kept = script.without_commands(one)
+    # Between the cuts lie 1.9 and 1.3 s, and behind the last 1.95 s.
+    assert kept == []
+    (one,) = ear(*words).write_down(heard(line("1", 7.55)))
+    (kept,) = script.without_commands(one)
+    assert len(kept.wave) == 2 * RATE
+
+
+def test_lines_without_a_command_stay_whole_however_short(ear):
+    (one,) = ear((" Melon", 0.1, 0.6)).write_down(heard(line("1", 1.0)))
+    assert script.without_commands(one) == [one]
+
+
+def test_a_line_with_a_command_and_no_times_is_left_out_whole(ear):
+    (one,) = ear((" Stop", 0.0, 0.5)).write_down(heard(line("1", text="Stop it", seconds=9.0)))
+    assert one.words == (), "the package's text was there, so nobody listened"
+    assert script.without_commands(one) == []
+
+
 def lines_of_a_package(folder):
     yield line("1", text="Nothing else.")
     yield line("2", text="Stop it.")
@@ -170,6 +246,29 @@ def test_training_leaves_out_lines_with_commands_and_evaluation_reads_the_texts(
     assert rows[1].split("\t")[7] == "package+unknown"
     assert script.main() == 0
     assert capsys.readouterr().err.count("there already") == 2
+
+
+def test_commands_are_cut_out_of_training_and_stay_in_validation(
+    tmp_path, one_package, ear, monkeypatch, capsys
+):
+    """The third line of the package comes without text: it is all that the ear is given."""
+    listener = ear((" Hey", 0.0, 0.4), (" stop", 0.5, 0.7))
+    monkeypatch.setattr(script, "Ear", lambda folder: listener)
+    (tmp_path / "model.bin").touch()
+    monkeypatch.setattr(
+        sys, "argv", ["get_talk.py", str(tmp_path / "talk"), "--ear", str(tmp_path)]
+    )
+    assert script.main() == 0
+    assert "2 lines in 1 recordings, 1 with commands left out, commands cut out of 1\n" in (
+        capsys.readouterr().err
+    )
+    rows = [row.split("\t") for row in (tmp_path / "talk/talk.tsv").read_text().splitlines()[1:]]
+    texts = {row[0]: row[8] for row in rows}
+    assert texts == {"training": "nothing else", "validation": "nothing else stop it hey stop"}
+    seconds = {row[0]: float(row[6]) for row in rows}
+    # Three seconds, a pause and what follows the cut, at 0.95 s; or three times three and pauses.
+    assert 3 + 0.3 + 2.05 <= seconds["training"] <= 3 + 1.5 + 2.05
+    assert seconds["validation"] >= 9.6
 
 
 def test_a_package_that_is_not_there_leaves_nothing_behind(
