@@ -272,8 +272,9 @@ class Variant(Training):
         if row.change:
             row.change(self.model)
 
-    def answer(self, logits: Tensor) -> Tensor:
-        return self.row.pool(logits)
+    def answer(self, log_mel: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        logits, hidden = self.model.from_log_mel(log_mel, hidden)
+        return self.row.pool(logits.float()), hidden
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         loss = super().training_step(batch, batch_index)

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import soundfile
 
-from speechrnn.config import SAMPLE_RATE
+from speechrnn.config import CLIP_SAMPLES, SAMPLE_RATE
 
 INT16_SCALE = 32_768  # a 16-bit sample of full scale
 
@@ -89,6 +89,18 @@ def to_int16(wave: np.ndarray) -> np.ndarray:
 def from_int16(samples: np.ndarray) -> np.ndarray:
     """16-bit samples as float32 of full scale +-1."""
     return samples.astype(np.float32) / np.float32(INT16_SCALE)
+
+
+def loudest_second(wave: np.ndarray) -> np.ndarray:
+    """A clip (16000,) of a wave (N,): the loudest second of a longer one, silence after a shorter.
+
+    Silence is filled in at the end, as in Speech Commands.
+    """
+    if len(wave) > CLIP_SAMPLES:
+        energy = np.cumsum(np.concatenate(([0], wave.astype(np.float64) ** 2)))
+        start = int((energy[CLIP_SAMPLES:] - energy[:-CLIP_SAMPLES]).argmax())
+        return wave[start : start + CLIP_SAMPLES]
+    return np.pad(wave, (0, CLIP_SAMPLES - len(wave)))
 
 
 def from_pcm(data: bytes, kind: str, channels: int) -> np.ndarray:

@@ -27,12 +27,22 @@ def words_among(labels: Iterable[str]) -> tuple[str, ...]:
     return tuple(label for label in labels if not label.startswith("_"))
 
 
+def _answer(label: str) -> str:
+    return next((rest for rest in (SILENCE, UNKNOWN) if label.startswith(rest)), label)
+
+
+def row_labels(label: str, rows: int) -> tuple[str, ...]:
+    """Labels of rows of a head that stand for one answer: `_unknown_`, `_unknown_2`, ..."""
+    return (label, *(f"{label}{row}" for row in range(2, rows + 1)))
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Everything that shapes a model; stored beside its weights.
 
     Args:
-        labels: names of the C classes, in the order of the logits.
+        labels: names of the C classes, in the order of the logits; those that begin with
+            `_silence_` or `_unknown_` stand for these answers together.
         window_ms: length of the Hann window of a frame, ms.
         hop_ms: distance between frames, ms; at most the window.
         fft_size: points of the FFT; at least the samples of the window.
@@ -96,6 +106,16 @@ class ModelConfig:
     def words(self) -> tuple[str, ...]:
         """The labels that are words."""
         return words_among(self.labels)
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """What can be answered: the labels, with silence and unknown once each."""
+        return tuple(dict.fromkeys(map(_answer, self.labels)))
+
+    @property
+    def answer_places(self) -> tuple[int, ...]:
+        """The place in `answers` of each label."""
+        return tuple(self.answers.index(_answer(label)) for label in self.labels)
 
     @property
     def window_size(self) -> int:

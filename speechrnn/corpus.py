@@ -22,7 +22,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from rich.console import Console
 from rich.progress import track
 
-from speechrnn.audio import AudioError, find_audio, from_int16, read_wave, to_int16
+from speechrnn.audio import AudioError, find_audio, from_int16, loudest_second, read_wave, to_int16
 from speechrnn.config import CLIP_SAMPLES, SILENCE, UNKNOWN, words_among
 
 T = TypeVar("T")
@@ -389,7 +389,7 @@ def _read(folder: Path, names: list[str]) -> tuple[np.ndarray, dict[str, AudioEr
 
     def read(name: str) -> np.ndarray | AudioError:
         try:
-            return _one_second(to_int16(read_wave(folder / name)))
+            return loudest_second(to_int16(read_wave(folder / name)))
         except AudioError as error:
             return error
 
@@ -404,12 +404,3 @@ def _read(folder: Path, names: list[str]) -> tuple[np.ndarray, dict[str, AudioEr
                 waves[readable] = wave
                 readable += 1
     return waves[:readable], unreadable
-
-
-def _one_second(wave: np.ndarray) -> np.ndarray:
-    """Silence after a shorter clip, as in the corpus; of a longer one, the loudest second."""
-    if len(wave) > CLIP_SAMPLES:
-        energy = np.cumsum(np.concatenate(([0], wave.astype(np.float64) ** 2)))
-        start = int((energy[CLIP_SAMPLES:] - energy[:-CLIP_SAMPLES]).argmax())
-        return wave[start : start + CLIP_SAMPLES]
-    return np.pad(wave, (0, CLIP_SAMPLES - len(wave)))

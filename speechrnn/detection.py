@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from speechrnn.config import ModelConfig
-from speechrnn.network import softmax, step_weights, weigh
+from speechrnn.network import answer_shares, step_weights, weigh
 
 # How long a word must stay probable. With 0.39 s a threshold that misses as many words gives half
 # again as many false alarms in acted talk; with 0.6 s words are reported more than half a second
@@ -45,7 +45,7 @@ class Posteriors:
     """What a model gives at each step of a stream, before any threshold.
 
     Args:
-        probabilities: (T, C) of the labels, in the window that ends with each step.
+        probabilities: (T, A) of the answers, in the window that ends with each step.
         start: (T,) s, where the sound that decided the window begins.
         end: (T,) s, where it ends.
     """
@@ -64,6 +64,7 @@ class SlidingWindow:
 
     def __init__(self, config: ModelConfig) -> None:
         self._steps, self._seconds = config.window_steps, config.seconds_per_step
+        self._config = config
         self._recent = np.full((self._steps - 1, len(config.labels)), NOTHING, np.float32)
         self._step = 0  # of the first logits to come
 
@@ -73,9 +74,10 @@ class SlidingWindow:
         recent = np.concatenate((self._recent, logits))
         self._recent = recent[steps:]
         if not steps:
-            return Posteriors(logits, np.zeros(0), np.zeros(0))
+            none = np.zeros((0, len(self._config.answers)), np.float32)
+            return Posteriors(none, np.zeros(0), np.zeros(0))
         weight = step_weights(recent, self._steps)  # (T, window)
-        probabilities = softmax(weigh(recent, weight))
+        probabilities = answer_shares(weigh(recent, weight), self._config)
         passed = weight.cumsum(-1)
         first = self._step - self._steps + 1 + np.arange(steps)  # step at which each window begins
         start = np.maximum(first + (passed < EDGES[0]).sum(-1), 0)
@@ -114,7 +116,7 @@ class Trigger:
         if not refractory >= 0:
             raise ValueError(f"refractory time is {refractory}: expected 0 s or more")
         self._words = config.words
-        self._columns = [config.labels.index(word) for word in self._words]
+        self._columns = [config.answers.index(word) for word in self._words]
         self._levels = np.array([thresholds[word] for word in self._words], np.float32)
         self._hold = round(HOLD_SECONDS / config.seconds_per_step)
         self._refractory = refractory

@@ -170,6 +170,7 @@ def save_folder(
     scores: dict[str, Any],
     card: str,
     thresholds: dict[str, Any] | None = None,
+    others: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write a model folder, whole or not at all; what was there is replaced.
 
@@ -181,6 +182,7 @@ def save_folder(
         scores: what it reached, likewise.
         card: text of the model card.
         thresholds: what `thresholds.json` shall hold, see `save_thresholds`.
+        others: contents of further files, by name.
 
     Raises:
         OSError: if it cannot be written.
@@ -202,6 +204,8 @@ def save_folder(
         (beside / CARD).write_text(card)
         if thresholds is not None:
             (beside / THRESHOLDS_FILE).write_text(json.dumps(thresholds, indent=2) + "\n")
+        for name, contents in (others or {}).items():
+            (beside / name).write_bytes(contents)
 
 
 def save_thresholds(folder: str | Path, thresholds: dict[str, float], **chosen: Any) -> Path:

@@ -151,15 +151,32 @@ class Model(nn.Module):
             log_mel: (B, T, M), T a multiple of `stack`.
             hidden: (L, B, H).
         """
+        x, hidden = self._recur(log_mel, hidden)
+        return self.head(x), hidden
+
+    def answer(self, log_mel: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """One answer (B, C) for each clip, and the last h: what `pool` makes of `from_log_mel`.
+
+        The head comes behind the pooling, as both are linear: one product a clip, not one a step.
+        """
+        x, hidden = self._recur(log_mel, hidden)
+        norm, linear = self.head
+        x = norm(x)
+        weight = (x @ self.head.get_parameter("1.weight").mean(0)).float().softmax(1)
+        answer: Tensor = linear((weight[..., None] * x).sum(1))
+        return answer, hidden
+
+    def _recur(self, log_mel: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """What the head reads (B, T / stack, H), and the last h."""
         x = self.mfcc.cepstrum(log_mel)
         if x.shape[1] == 0:  # nn.RNN refuses an empty sequence
-            return x.new_empty(len(x), 0, len(self.config.labels)), hidden
+            return x.new_empty(len(x), 0, self.config.hidden_size), hidden
         x = self.input(x.reshape(len(x), -1, self.config.stack * self.config.coefficients))
         last = []
         for block, before in zip(self.blocks, hidden, strict=True):
             x, after = block(x, before)
             last.append(after)
-        return self.head(x), torch.stack(last)
+        return x, torch.stack(last)
 
 
 class TorchRuntime:

@@ -81,6 +81,19 @@ class Network:
         logits, hidden = self.recur(np.concatenate(parts, 1), state.hidden)
         return logits, State(past, hidden)
 
+    def embed(self, wave: np.ndarray) -> np.ndarray:
+        """What the head makes its answers of: one row (B, H) for each clip of a wave (B, N).
+
+        It is the mean of what the head reads at each step, weighed as `pool` weighs the logits; so
+        the head's product with it is the pool of the logits, but for the bias.
+        """
+        start = self.initial_state(len(wave))
+        frames, _ = self.frames(wave, start.audio)
+        read, _ = self._read(self.features(frames), start.hidden)
+        weight = softmax((read @ self.weights["head.1.weight"].mean(0)).T)  # (B, T)
+        embedding: np.ndarray = np.matmul(weight[:, None], read.swapaxes(0, 1))[:, 0]
+        return embedding
+
     def frames(self, wave: np.ndarray, past: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Cut a wave (B, N) into overlapping frames, each complete when its last sample is there.
 
@@ -110,9 +123,14 @@ class Network:
         return cepstrum
 
     def recur(self, features: np.ndarray, hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Logits (B, T / stack, C) and the last h (L, B, H), from features (B, T, F) and h before.
+        """Logits (B, T / stack, C) and the last h (L, B, H), from features (B, T, F) and h."""
+        read, last = self._read(features, hidden)
+        return self._linear("head.1", read).swapaxes(0, 1), last
 
-        Time comes first inside, so that the rows of a step lie side by side.
+    def _read(self, features: np.ndarray, hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What the head reads, (T / stack, B, H), and the last h.
+
+        Time comes first, so that the rows of a step lie side by side.
         """
         batch = len(features)
         x = features.reshape(batch, -1, self.config.stack * self.config.coefficients)
@@ -125,7 +143,7 @@ class Network:
             last[layer] = states[-1]
             x = x + states
             x = x + self.feed_forward(layer, x)
-        return self._linear("head.1", self._norm("head.0", x)).swapaxes(0, 1), last
+        return self._norm("head.0", x), last
 
     def recurrence(self, layer: int, x: np.ndarray, hidden: np.ndarray) -> np.ndarray:
         """Every h[t] = tanh(W_ih x[t] + b + W_hh h[t-1]).
@@ -227,6 +245,17 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     shares: np.ndarray = np.exp(logits - logits.max(-1, keepdims=True))
     shares /= shares.sum(-1, keepdims=True)
     return shares
+
+
+def answer_shares(logits: np.ndarray, config: ModelConfig) -> np.ndarray:
+    """Probabilities (..., A) of a model's answers, from pooled logits (..., C)."""
+    shares = softmax(logits)
+    if len(config.answers) == len(config.labels):
+        return shares
+    sums = np.zeros((len(config.labels), len(config.answers)), shares.dtype)
+    sums[np.arange(len(config.labels)), config.answer_places] = 1
+    answers: np.ndarray = shares @ sums
+    return answers
 
 
 def _product(x: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from speechrnn.audio import as_wave, read_wave
 from speechrnn.config import CLIP_SAMPLES, SAMPLE_RATE, ModelConfig
 from speechrnn.detection import REFRACTORY_SECONDS, Detection, SlidingWindow, Trigger
-from speechrnn.network import Runtime, State, pool, softmax
+from speechrnn.network import Runtime, State, answer_shares, pool
 
 BATCH = 32  # clips at once in `classify_waves`: as fast as more, in less memory
 PART_SAMPLES = 64 * CLIP_SAMPLES  # of a long recording computed at once
@@ -56,7 +56,7 @@ class Recogniser:
     @property
     def labels(self) -> tuple[str, ...]:
         """All answers that `classify` can give."""
-        return self.config.labels
+        return self.config.answers
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -149,12 +149,14 @@ class Recogniser:
         window = self.config.window_steps
         words = [self.labels.index(word) for word in self.words]
         state = None
-        best = recent = np.zeros((len(waves), 0, len(self.labels)), np.float32)
+        best = np.zeros((len(waves), 0, len(self.labels)), np.float32)
+        recent = np.zeros((len(waves), 0, len(self.config.labels)), np.float32)
         for start in range(0, waves.shape[1], PART_SAMPLES):
             logits, state = self.runtime.step(waves[:, start : start + PART_SAMPLES], state)
             recent = np.concatenate((recent, logits), 1)
             if recent.shape[1] >= window:
-                candidates = np.concatenate((best, softmax(pool(recent, window))), 1)
+                shares = answer_shares(pool(recent, window), self.config)
+                candidates = np.concatenate((best, shares), 1)
                 surest = candidates[..., words].max(-1).argmax(1)
                 best = candidates[np.arange(len(waves)), surest][:, None]
                 recent = recent[:, recent.shape[1] - window + 1 :]
@@ -190,7 +192,7 @@ class Listener:
         self._state: State | None = None
         self._window = SlidingWindow(config)
         self._trigger = Trigger(config, thresholds, refractory, PIECE_STEPS)
-        self._columns = [config.labels.index(word) for word in config.words]
+        self._columns = [config.answers.index(word) for word in config.words]
         self._piece = PIECE_STEPS * config.step_samples
         self._waiting: list[np.ndarray] = []
         self._waiting_samples = self._samples = 0

@@ -192,6 +192,16 @@ def test_pool_of_tensors_is_that_of_arrays():
         np.testing.assert_allclose(pool(logits, window).numpy(), expected, atol=1e-6)
 
 
+def test_answer_is_the_pool_of_the_logits(model, wave):
+    log_mel = model.mfcc.log_mel(model.mfcc.frames(wave, model.initial_state(len(wave)).audio)[0])
+    hidden = model.initial_state(len(wave)).hidden
+    with torch.inference_mode():
+        logits, expected_hidden = model.from_log_mel(log_mel, hidden)
+        answer, last = model.answer(log_mel, hidden)
+    torch.testing.assert_close(answer, pool(logits), atol=CHUNKS, rtol=0)
+    assert torch.equal(last, expected_hidden)
+
+
 def test_runtime_around_a_model_takes_and_gives_arrays(model, wave):
     runtime = TorchRuntime(model)
     first, state = runtime.step(wave[:, :5_000].numpy())

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from speechrnn import __version__
-from speechrnn.cli import demo, export, measure, recognise, serve, speak, train
+from speechrnn.cli import demo, enrol, export, measure, recognise, serve, speak, train
 from speechrnn.cli.common import fail, one_line
 
 
@@ -55,6 +55,6 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"speechrnn {__version__}")
     commands = whole.add_subparsers(metavar="COMMAND", required=True)
-    for family in (recognise, demo, serve, train, measure, export, speak):
+    for family in (recognise, enrol, demo, serve, train, measure, export, speak):
         family.add_parsers(commands)
     return whole

@@ -389,7 +389,7 @@ def info(options: argparse.Namespace) -> int:
     frames = f"{config.coefficients} MFCC every {config.hop_ms:g} ms, {config.stack} frames joined"
     rows = {
         "model": folder.path,
-        "labels": " ".join(config.labels),
+        "labels": " ".join(config.answers),
         "layers": layers,
         "parameters": f"{parameters:,}",
         "features": frames,
@@ -419,7 +419,7 @@ def _list_models(as_json: bool) -> int:
         return 0
     for name in sorted(folders, key=sizes.__getitem__, reverse=True):
         score = folders[name].about["scores"]["validation"]
-        labels = f"{len(folders[name].config.labels)} labels"
+        labels = f"{len(folders[name].config.answers)} labels"
         accuracy = f"{score['accuracy']:.2%} of {score['protocol']} validation"
         print(name, f"{sizes[name]:,} parameters", labels, accuracy, sep="\t")
     return 0

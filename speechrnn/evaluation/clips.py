@@ -19,7 +19,7 @@ from speechrnn.config import SILENCE
 from speechrnn.corpus import Clips, progress
 from speechrnn.evaluation.statistics import mcnemar, wilson_interval
 from speechrnn.folder import ModelFolder
-from speechrnn.network import Network, pool, softmax
+from speechrnn.network import Network, answer_shares, pool
 from speechrnn.recogniser import BATCH, Recogniser
 
 T = TypeVar("T")
@@ -267,7 +267,8 @@ def evaluate_clips(
     truth = known_labels(recogniser.labels, clips)[clips.targets]
 
     def probabilities(part: slice) -> np.ndarray:
-        return softmax(pool(recogniser.runtime.step(from_int16(clips.waves[part]))[0]))
+        logits, _ = recogniser.runtime.step(from_int16(clips.waves[part]))
+        return answer_shares(pool(logits), recogniser.config)
 
     batches = in_batches(recogniser, probabilities, len(clips), "evaluating")
     shares = np.concatenate(batches).astype(np.float64)

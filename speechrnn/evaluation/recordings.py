@@ -241,7 +241,7 @@ def clip_answers(
     Raises:
         ValueError: if the model does not know a label of the clips.
     """
-    clips, labels = recording.clips, outputs.config.labels
+    clips, labels = recording.clips, outputs.config.answers
     order = recording.order[: len(clips)]
     last = np.array(recording.ends[: len(clips)]) // outputs.config.step_samples - 1
     shares = outputs.posteriors.probabilities[last].astype(np.float64)

@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy, kl_div
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from speechrnn.config import FRAME_SETTINGS, SILENCE, UNKNOWN, ModelConfig
-from speechrnn.model import Model, pool
+from speechrnn.model import Model
 from speechrnn.recurrence import Backend
 from speechrnn.training.augmentation import Augmentation
 from speechrnn.training.batches import NO_WORD, global_seed
@@ -147,8 +147,7 @@ class Training(LightningModule):
 
         Some clips start from the state that the call before left.
         """
-        logits, hidden = self.model.from_log_mel(log_mel, self._start(len(targets)))
-        answer = self.answer(logits.float())
+        answer, hidden = self.answer(log_mel, self._start(len(targets)))
         expected = answer + self.log_prior.to(answer)
         loss = self._label_loss(expected, targets)
         if self.teacher is not None:
@@ -167,16 +166,17 @@ class Training(LightningModule):
         smoothed = torch.lerp(right, log_share.mean(-1), self.label_smoothing)
         return -smoothed.mean()
 
-    def answer(self, logits: Tensor) -> Tensor:
-        """One answer (B, C) from the logits of all steps (B, T, C)."""
-        return pool(logits)
+    def answer(self, log_mel: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """One answer (B, C), float32, for each clip (B, T, M), and the last h (L, B, H)."""
+        answer, hidden = self.model.answer(log_mel, hidden)
+        return answer.float(), hidden
 
     def _teacher_loss(self, log_mel: Tensor, answer: Tensor) -> Tensor:
         """Kullback-Leibler divergence from the teacher's answers, both softened."""
         teacher: Any = self.teacher
         with torch.no_grad():
             hidden = teacher.initial_state(len(log_mel)).hidden
-            taught = pool(teacher.from_log_mel(log_mel, hidden)[0].float())
+            taught = teacher.answer(log_mel, hidden)[0].float()
         soft, target = ((logits / TEMPERATURE).log_softmax(-1) for logits in (answer, taught))
         return TEMPERATURE**2 * kl_div(soft, target, reduction="batchmean", log_target=True)
 
@@ -217,7 +217,7 @@ class Training(LightningModule):
         """Count the right answers in a batch, whose clips all start from silence."""
         log_mel, targets = batch
         hidden = self.model.initial_state(len(targets)).hidden
-        answer = self.answer(self.model.from_log_mel(log_mel.float(), hidden)[0].float())
+        answer, _ = self.answer(log_mel.float(), hidden)
         self.validation_accuracy(answer, targets)
         self.validation_confusion.update(answer, targets)
         loss = cross_entropy(answer, targets)

@@ -16,7 +16,8 @@
   const { config, thresholds } = model;
   const network = new Network(config, unpack(model.arrays));
   const { stepSeconds, holdSteps } = network.lengths;
-  const words = config.labels.filter((label) => !label.startsWith("_"));
+  const answers = speechrnn.answers(config);
+  const words = answers.filter((label) => !label.startsWith("_"));
   const wide = matchMedia("(min-width: 62rem)");
   const dark = matchMedia("(prefers-color-scheme: dark)");
 
@@ -207,7 +208,7 @@
 
   // --- words and probabilities
 
-  const rows = [...words, ...config.labels.filter((label) => !words.includes(label))].map((label) => {
+  const rows = [...words, ...answers.filter((label) => !words.includes(label))].map((label) => {
     const item = document.createElement("li");
     const parts = ["label", "bar", "share"].map((name) => {
       const part = document.createElement("span");
@@ -230,7 +231,7 @@
     }
     item.append(...parts);
     element("probabilities").append(item);
-    return { item, fill, share, column: config.labels.indexOf(label), threshold: thresholds[label] };
+    return { item, fill, share, column: answers.indexOf(label), threshold: thresholds[label] };
   });
 
   function drawProbabilities() {

@@ -17,7 +17,7 @@ const speechrnn = (() => {
   const HOLD_SECONDS = 0.45; // how long a word must stay at its threshold
   const REFRACTORY_SECONDS = 0.0; // after a word, in which no other begins
   const TAIL_SECONDS = 0.6; // of silence after the last block, so that the last word is complete
-  const PIECE_STEPS = 8; // a recording is filled up to whole pieces, as in recogniser.py
+  const PIECE_STEPS = 5; // a recording is filled up to whole pieces, as in recogniser.py
   const EDGES = [0.05, 0.95]; // a word lies between these shares of its window's weight
   const NOTHING = -1e4; // logits so low that their step has no weight: before the first step
   const NORM_EPSILON = 1e-5;
@@ -294,20 +294,26 @@ const speechrnn = (() => {
     return shares.map((share) => share / sum);
   }
 
+  // What can be answered; labels that begin with one of these stand for it together.
+  const answer = (label) => ["_silence_", "_unknown_"].find((rest) => label.startsWith(rest)) ?? label;
+  const answers = (config) => [...new Set(config.labels.map(answer))];
+
   /** Pools the last second at each step: a mean of the logits, in which the weight of a step is the
    * softmax over the steps of its mean logit. */
   class SlidingWindow {
     constructor(config) {
       const { windowSteps, stepSeconds } = lengths(config);
       this.seconds = stepSeconds;
+      this.answers = answers(config);
+      this.places = config.labels.map((label) => this.answers.indexOf(answer(label)));
       this.recent = Array.from({ length: windowSteps }, () =>
         new Float64Array(config.labels.length).fill(NOTHING),
       );
       this.step = 0;
     }
 
-    /** With the logits (C) of the next step: `probabilities` (C) of the labels in the window that
-     * ends with it, and the seconds between which lies the sound that decided. */
+    /** With the logits (C) of the next step: `probabilities` (A) of the answers in the window
+     * that ends with it, and the seconds between which lies the sound that decided. */
     push(logits) {
       this.recent.push(logits);
       this.recent.shift();
@@ -324,8 +330,10 @@ const speechrnn = (() => {
         if (passed < EDGES[0]) start++;
         if (passed < EDGES[1]) end++;
       }
+      const probabilities = new Float64Array(this.answers.length);
+      softmax(pooled).forEach((share, label) => (probabilities[this.places[label]] += share));
       return {
-        probabilities: softmax(pooled),
+        probabilities,
         start: Math.max(start, 0) * this.seconds,
         end: end * this.seconds,
       };
@@ -336,7 +344,7 @@ const speechrnn = (() => {
   class Trigger {
     constructor(config, thresholds) {
       const { holdSteps, stepSeconds } = lengths(config);
-      this.words = config.labels
+      this.words = answers(config)
         .map((label, column) => ({ label, column, threshold: thresholds[label], stayed: 0 }))
         .filter(({ label }) => !label.startsWith("_"));
       this.hold = holdSteps;
@@ -463,7 +471,8 @@ const speechrnn = (() => {
   const greatestCommonDivisor = (a, b) => (b ? greatestCommonDivisor(b, a % b) : a);
 
   return {
-    SAMPLE_RATE, Listener, Network, Resampler, SlidingWindow, Trigger, lengths, softmax, unpack,
+    SAMPLE_RATE, Listener, Network, Resampler, SlidingWindow, Trigger, answers, lengths, softmax,
+    unpack,
   };
 })();
 

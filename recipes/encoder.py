@@ -1,0 +1,148 @@
+"""Make an encoder of a model that was trained on many words, and fill its bank.
+
+Usage:
+    python recipes/encoder.py runs/encoder/model --words data/words --talk data/talk/training \\
+        --sounds data/sounds/training --to speechrnn/encoder
+
+Of the head that told the words apart only the mean row stays, which weighs the steps of a clip. The
+bank holds embeddings of clips that are none of a user's words: other words, pieces of talk and of
+sounds, background noise; and how far apart two clips of one word lie.
+"""
+
+import argparse
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from speechrnn.audio import AudioError, find_audio, from_int16, read_blocks, to_int16
+from speechrnn.config import CLIP_SAMPLES, SILENCE, UNKNOWN
+from speechrnn.corpus import Clips, load_split, progress
+from speechrnn.enrolment import BANK, Bank, embed
+from speechrnn.files import whole_file
+from speechrnn.folder import read_folder, save_folder
+from speechrnn.network import Network
+
+WORDS, TALK, SOUNDS, SILENT = 300, 180, 120, 8  # embeddings of each
+SHRINKAGE, SHARPNESS = 0.5, 0.06  # of the metric
+SPREAD_CLIPS, SPREAD_LEAST = 12_000, 8  # for the spread within words: clips in all, and of a word
+
+CARD = """# An encoder of words
+
+A vanilla recurrent network of {parameters:,} parameters, trained to tell {count:,} words apart, of
+which it keeps all but the head. `speechrnn enrol` fits new heads to it, for words of which there
+are a few recordings. `bank.safetensors` holds embeddings of other words, of talk, sounds and
+silence.
+
+Data: Google Speech Commands (Pete Warden, CC BY 4.0); LibriSpeech (Panayotov et al., CC BY 4.0);
+words synthesised by flite, espeak-ng and Kokoro-82M; talk and sounds from Debian packages, whose
+licences stand in recipes/README.md of speechrnn.
+"""
+
+
+def pieces(folder: Path, count: int, random: np.random.Generator) -> np.ndarray:
+    """Seconds (count, 16000) float32 from random places in a folder's recordings."""
+    waves = [
+        np.concatenate([to_int16(block) for block in read_blocks(path, 60.0)])
+        for path in progress(find_audio([folder]), f"reading {folder.name}")
+    ]
+    waves = [wave for wave in waves if len(wave) >= CLIP_SAMPLES]
+    lengths = np.array([len(wave) for wave in waves], float)
+    owners = random.choice(len(waves), count, p=lengths / lengths.sum())
+    starts = [int(random.integers(len(waves[owner]) - CLIP_SAMPLES + 1)) for owner in owners]
+    return from_int16(
+        np.stack([waves[o][s : s + CLIP_SAMPLES] for o, s in zip(owners, starts, strict=True)])
+    )
+
+
+def one_of_each(
+    targets: np.ndarray, among: np.ndarray, count: int, random: np.random.Generator
+) -> np.ndarray:
+    """Numbers of clips of as many different words as there are, out of those `among` all."""
+    places = random.permutation(among)
+    times: Counter[int] = Counter()
+    rank = np.zeros(len(places), np.int64)
+    for number, target in enumerate(targets[places].tolist()):
+        rank[number] = times[target]
+        times[target] += 1
+    chosen: np.ndarray = places[np.argsort(rank, kind="stable")[:count]]
+    return chosen
+
+
+def metric(within: np.ndarray) -> np.ndarray:
+    """For squared distances, from the covariance within words, see `enrolment.Bank`."""
+    size = len(within)
+    shrunk = (1 - SHRINKAGE) * within + SHRINKAGE * np.trace(within) / size * np.eye(size)
+    inverse: np.ndarray = np.linalg.inv(shrunk) * SHARPNESS
+    return inverse
+
+
+def spread(
+    network: Network, clips: Clips, among: np.ndarray, random: np.random.Generator
+) -> np.ndarray:
+    """Covariance (H, H) of the embeddings of a word around its mean, over words with many clips."""
+    counts = np.bincount(clips.targets[among], minlength=len(clips.labels))
+    often = among[counts[clips.targets[among]] >= SPREAD_LEAST]
+    chosen = np.sort(random.permutation(often)[:SPREAD_CLIPS])
+    targets, rows = clips.targets[chosen], embed(network, from_int16(clips.waves[chosen]))
+    within, freedom = np.zeros((rows.shape[1],) * 2), 0
+    for target in np.unique(targets):
+        mine = rows[targets == target]
+        centred = mine - mine.mean(0)
+        within += centred.T @ centred
+        freedom += len(mine) - 1
+    return within / freedom
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Make an encoder, and fill its bank.")
+    parser.add_argument("model", type=Path, help="trained on many words (recipes/encoder.yaml)")
+    for name in ("words", "talk", "sounds"):
+        parser.add_argument(f"--{name}", type=Path, required=True, help="what it was trained on")
+    parser.add_argument("--to", type=Path, required=True, help="folder to write")
+    arguments = parser.parse_args()
+    random = np.random.default_rng(0)
+    trained = read_folder(arguments.model)
+    weights = trained.weights()
+    weigher = weights["head.1.weight"].mean(0)
+    weights["head.1.weight"] = np.stack((weigher, weigher))
+    weights["head.1.bias"] = np.zeros(2, np.float32)
+    config = replace(trained.config, labels=(SILENCE, UNKNOWN))
+    network = Network(config, weights)
+    clips = load_split(arguments.words, "own", "training", allow_partial=True)
+    rest = [clips.labels.index(label) for label in (SILENCE, UNKNOWN) if label in clips.labels]
+    words = np.flatnonzero(~np.isin(clips.targets, rest))
+    silence = np.flatnonzero(clips.targets == clips.labels.index(SILENCE))
+    unknown = [
+        from_int16(clips.waves[one_of_each(clips.targets, words, WORDS, random)]),
+        pieces(arguments.talk, TALK, random),
+        pieces(arguments.sounds, SOUNDS, random),
+    ]
+    bank = Bank(
+        embed(network, np.concatenate(unknown)),
+        embed(network, from_int16(clips.waves[random.permutation(silence)[:SILENT]])),
+        metric(spread(network, clips, words, random)),
+    )
+    about = trained.about
+    count = len(trained.config.words)
+    save_folder(
+        arguments.to, config, weights,
+        training={**about["training"], "words": count}, scores=about["scores"],
+        card=CARD.format(count=count, parameters=config.parameter_count),
+    )  # fmt: skip
+    arrays = {name: part.astype(np.float32) for name, part in bank._asdict().items()}
+    with whole_file(arguments.to / BANK) as beside:
+        save_file(arrays, beside)
+    size = sum(path.stat().st_size for path in arguments.to.iterdir())
+    print(f"written: {arguments.to}: {count} words, {size:,} bytes")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (OSError, ValueError, AudioError) as error:
+        sys.exit(f"encoder.py: {error}")

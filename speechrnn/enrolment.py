@@ -1,0 +1,413 @@
+"""A model for new words from a few recordings of each, without a training: `speechrnn enrol`.
+
+In: an encoder, which is a network that has learned what words are, and recordings of new words.
+Out: a model folder like any other. The recurrent stack stays as it is. The new head has a row for
+each word, the mean embedding of its recordings, and many rows for `_unknown_` and `_silence_`: a
+bank of embeddings of other words, of talk, sounds and noise that travels with the encoder. The
+embeddings are kept with the model, so that words can be added and taken away later. It does not
+know the command line.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from speechrnn.audio import AudioError, find_audio, loudest_second, read_wave
+from speechrnn.config import SAMPLE_RATE, SILENCE, UNKNOWN, row_labels
+from speechrnn.detection import Posteriors, SlidingWindow, Trigger
+from speechrnn.folder import ModelFolder, read_folder, save_folder
+from speechrnn.network import Network, softmax
+
+ENCODER = Path(__file__).with_name("encoder")
+BANK, EXAMPLES = "bank.safetensors", "examples.safetensors"
+BATCH = 32  # clips at once
+LONGEST_SECONDS = 3.0  # of a recording: it holds one word
+QUIETEST_DB = -55.0  # of full scale, in the loudest tenth of a second
+CLIPPED_SHARE = 0.002  # of the samples at full scale: more than the peaks of one loud vowel
+FALSE_ACCEPTS = 0.01  # share of the bank that the threshold lets pass
+LEVELS = tuple(round(0.3 + 0.02 * step, 2) for step in range(35))  # of thresholds
+
+
+CARD = """# Words of somebody's own
+
+A model of `speechrnn enrol`: a vanilla recurrent network that was trained on words in general, with
+a head for these words and their numbers of recordings:
+
+{words}
+
+{check}
+"""
+
+
+class Bank(NamedTuple):
+    """Embeddings that are none of a user's words, and how to compare embeddings.
+
+    Args:
+        unknown: (n, H) of other words, of talk and of sounds.
+        silence: (m, H) of background noise.
+        metric: (H, H) for the squared distance of two embeddings, d @ metric @ d: the inverse of
+            their covariance within words, as in linear discriminant analysis (Fisher 1936), times
+            a factor that was chosen on words that the encoder had learned.
+    """
+
+    unknown: np.ndarray
+    silence: np.ndarray
+    metric: np.ndarray
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The recordings of one word.
+
+    Args:
+        names: of the files.
+        embeddings: (k, H).
+    """
+
+    names: tuple[str, ...]
+    embeddings: np.ndarray
+
+    @property
+    def mean(self) -> np.ndarray:
+        """(H,), what stands for the word."""
+        mean: np.ndarray = self.embeddings.mean(0)
+        return mean
+
+
+class Encoder:
+    """The network that embeds clips, and its bank.
+
+    Args:
+        folder: a model folder with a bank in it. The head of its model is used for one thing alone:
+            to weigh the steps of a clip.
+
+    Raises:
+        FileNotFoundError: if the folder, or its bank, is not there.
+        ValueError: if one is damaged, or they do not belong together.
+    """
+
+    def __init__(self, folder: str | Path = ENCODER) -> None:
+        self.folder = read_folder(folder)
+        self.weights = self.folder.weights()
+        self.network = Network(self.folder.config, self.weights)
+        self.bank = _read_bank(self.folder)
+
+    @property
+    def checksum(self) -> str:
+        """By which enrolled models know their encoder."""
+        return str(self.folder.about["sha256"])
+
+    def rows(self, words: Sequence[str]) -> tuple[str, ...]:
+        """Labels of the rows of a head for these words: `ModelConfig.labels`."""
+        bank = self.bank
+        return (
+            *row_labels(SILENCE, len(bank.silence)),
+            *row_labels(UNKNOWN, len(bank.unknown)),
+            *words,
+        )
+
+    def logits(self, means: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
+        """Logits (..., R) of embeddings (..., H), for words with these mean embeddings (W, H).
+
+        Minus half the squared distance to each row's embedding, but for the part that all rows
+        have in common.
+        """
+        weight, bias = self._head(means)
+        logits: np.ndarray = embeddings @ weight.T + bias
+        return logits
+
+    def network_for(self, words: Sequence[str], means: np.ndarray) -> Network:
+        """The network with a head for words with these mean embeddings (W, H).
+
+        The mean row of a head weighs the steps (`network.pool`): it stays the encoder's.
+        """
+        weight, bias = self._head(means)
+        weight = weight - weight.mean(0) + self.weights["head.1.weight"].mean(0)
+        new = {"head.1.weight": weight, "head.1.bias": bias - bias.mean()}
+        config = replace(self.folder.config, labels=self.rows(words))
+        return Network(
+            config, self.weights | {name: p.astype(np.float32) for name, p in new.items()}
+        )
+
+    def _head(self, means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows = np.concatenate((self.bank.silence, self.bank.unknown, means)).astype(np.float64)
+        weight = rows @ self.bank.metric
+        return weight, -0.5 * np.vecdot(weight, rows)
+
+
+def embed(network: Network, clips: np.ndarray) -> np.ndarray:
+    """Embeddings (n, H) of clips (n, 16000), float32 at 16 kHz."""
+    parts = [network.embed(clips[start : start + BATCH]) for start in range(0, len(clips), BATCH)]
+    return np.concatenate(parts)
+
+
+def _read_bank(folder: ModelFolder) -> Bank:
+    path = folder.path / BANK
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder.path}: no {BANK} in this folder, so it is no encoder; expected what "
+            "recipes/encoder.py wrote"
+        )
+    size = folder.config.hidden_size
+    try:
+        with safe_open(path, "np") as file:
+            bank = Bank(*(file.get_tensor(name).astype(np.float32) for name in Bank._fields))
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}): copy the encoder again") from error
+    if {part.shape[-1] for part in bank} != {size}:
+        raise ValueError(
+            f"{path} is of another encoder: expected embeddings of {size} numbers; copy the whole "
+            "folder again"
+        )
+    return bank
+
+
+def read_clips(folder: str | Path, faults: list[str]) -> dict[str, dict[str, np.ndarray]]:
+    """The recordings of each word, as clips (16000,), by their names.
+
+    Args:
+        folder: holds a folder for each word.
+        faults: gets a line for each recording that is left out, or that is not as it should be.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or no word with a recording in it.
+        ValueError: if a word is named like a label, or none of its recordings can be used.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder}: no such folder; expected one with a folder for each word"
+        )
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for place in sorted(path for path in folder.iterdir() if path.is_dir()):
+        if place.name.startswith("."):
+            continue
+        if place.name.startswith("_"):
+            raise ValueError(
+                f"{place}: {place.name} is no word but a label; other words and noise come with "
+                "the encoder, and background of your own is given as --background FOLDER"
+            )
+        if paths := find_audio([place]):
+            found[place.name] = _read_word(paths, faults)
+            if not found[place.name]:
+                raise ValueError(f"{place}: none of its {len(paths)} recordings can be used")
+    if not found:
+        raise FileNotFoundError(
+            f"{folder}: no folders with recordings in it; expected FOLDER/WORD/1.wav and so on, "
+            "as `speechrnn listen --record WORD` writes them"
+        )
+    return found
+
+
+def _read_word(paths: Iterable[Path], faults: list[str]) -> dict[str, np.ndarray]:
+    clips: dict[str, np.ndarray] = {}
+    for path in paths:
+        try:
+            wave = read_wave(path)
+        except AudioError as error:
+            faults.append(f"left out: {error}")
+            continue
+        clip = loudest_second(wave)
+        same = next((name for name, other in clips.items() if np.array_equal(clip, other)), None)
+        if len(wave) > LONGEST_SECONDS * SAMPLE_RATE:
+            seconds = len(wave) / SAMPLE_RATE
+            faults.append(
+                f"left out: {path}: lasts {seconds:.1f} s, expected one word in at most "
+                f"{LONGEST_SECONDS:g} s"
+            )
+        elif _loudness(clip) < QUIETEST_DB:
+            faults.append(f"left out: {path}: is silent, or nearly so; record it again")
+        elif same is not None:
+            faults.append(f"left out: {path}: is the same recording as {same}")
+        else:
+            if np.mean(np.abs(clip) > 0.99) > CLIPPED_SHARE:
+                faults.append(f"{path}: is clipped; record it again, from further away")
+            clips[path.name] = clip
+    return clips
+
+
+def _loudness(clip: np.ndarray) -> float:
+    """Level of its loudest tenth of a second, dB of full scale."""
+    power = (clip.reshape(10, -1).astype(np.float64) ** 2).mean(1).max()
+    return float(10 * np.log10(power + 1e-12))
+
+
+def embed_examples(encoder: Encoder, clips: Mapping[str, np.ndarray]) -> Examples:
+    """What is known of a word whose clips (16000,) these are, by name."""
+    return Examples(tuple(clips), embed(encoder.network, np.stack(list(clips.values()))))
+
+
+def network_of(encoder: Encoder, words: Mapping[str, Examples]) -> Network:
+    """The network for these words."""
+    return encoder.network_for(tuple(words), np.stack([one.mean for one in words.values()]))
+
+
+@dataclass(frozen=True)
+class Check:
+    """How well the recordings of a model's words fit, each answered without itself.
+
+    Args:
+        answers: what each was answered with, by word and name of the recording; empty where there
+            is no other recording of a word.
+        shares: likewise, the probability of its own word.
+        threshold: from which a word counts.
+    """
+
+    answers: dict[tuple[str, str], str]
+    shares: dict[tuple[str, str], float]
+    threshold: float
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the recordings that are answered with their word."""
+        return sum(word == answer for (word, _), answer in self.answers.items()) / len(self.answers)
+
+    @property
+    def summary(self) -> str:
+        """What to make of it, in a sentence."""
+        if not self.answers:
+            return "One recording of a word cannot be checked: record more."
+        count = len(self.answers)
+        right = round(self.accuracy * count)
+        return f"{right} of {count} recordings are answered rightly by a head made without them."
+
+    @property
+    def doubtful(self) -> list[tuple[str, str]]:
+        """Word and name of each recording that does not fit the others, the worst first."""
+        wrong = [one for one, answer in self.answers.items() if answer != one[0]]
+        return sorted(wrong, key=self.shares.__getitem__)
+
+    @property
+    def confused(self) -> tuple[str, str] | None:
+        """The two words that are most often taken for each other."""
+        pairs = [
+            (min(word, answer), max(word, answer))
+            for (word, _), answer in self.answers.items()
+            if answer != word and not answer.startswith("_")
+        ]
+        return max(sorted(set(pairs)), key=pairs.count) if pairs else None
+
+
+def check(encoder: Encoder, words: Mapping[str, Examples]) -> Check:
+    """Answer each recording with a head that was made without it, and choose a threshold.
+
+    The threshold is the lowest that lets one in a hundred of the bank pass, where each of these
+    has no row of its own.
+    """
+    names = list(words)
+    means = np.stack([one.mean for one in words.values()])
+    answers, shares = {}, {}
+    for place, (word, one) in enumerate(words.items()):
+        count = len(one.names)
+        for number, name in enumerate(one.names):
+            if count < 2:
+                continue
+            others = means.copy()
+            others[place] = (means[place] * count - one.embeddings[number]) / (count - 1)
+            found = softmax(encoder.logits(others, one.embeddings[number]))
+            known = [*_rest_shares(encoder, found), *found[-len(names) :]]
+            best = int(np.argmax(known))
+            answers[word, name] = [SILENCE, UNKNOWN, *names][best]
+            shares[word, name] = float(found[len(found) - len(names) + place])
+    logits = encoder.logits(means, encoder.bank.unknown)
+    unknown = np.arange(len(logits))
+    logits[unknown, len(encoder.bank.silence) + unknown] = -np.inf
+    false = np.sort(softmax(logits)[:, -len(names) :].max(1))
+    level = float(false[-1 - int(FALSE_ACCEPTS * len(false))])
+    return Check(answers, shares, next((one for one in LEVELS if one > level), LEVELS[-1]))
+
+
+def _rest_shares(encoder: Encoder, found: np.ndarray) -> tuple[float, float]:
+    """Probabilities of silence and of unknown, from those of all rows (R,)."""
+    silent = len(encoder.bank.silence)
+    return float(found[:silent].sum()), float(
+        found[silent : silent + len(encoder.bank.unknown)].sum()
+    )
+
+
+def quiet_threshold(network: Network, blocks: Iterable[np.ndarray], lowest: float) -> float:
+    """The lowest threshold, from `lowest` on, at which a model finds no word in a background.
+
+    Args:
+        network: of the model.
+        blocks: (n,) float32 at 16 kHz, of a recording in which none of its words is spoken.
+        lowest: where to begin.
+
+    Raises:
+        ValueError: if words are found at every threshold.
+    """
+    window, state, found = SlidingWindow(network.config), None, []
+    for block in blocks:
+        logits, state = network.step(block[None], state)
+        found.append(window.push(logits[0]))
+    columns = zip(*((part.probabilities, part.start, part.end) for part in found), strict=True)
+    heard = Posteriors(*map(np.concatenate, columns))
+    for level in (lowest, *(level for level in LEVELS if level > lowest)):
+        words = network.config.words
+        if not Trigger(network.config, dict.fromkeys(words, level)).push(heard):
+            return level
+    raise ValueError(
+        f"words are found in the background at every threshold up to {LEVELS[-1]}: "
+        "take away what speaks them there, or record the words again"
+    )
+
+
+def enrolled(folder: ModelFolder, encoder: Encoder) -> dict[str, Examples]:
+    """The words of a model that was enrolled, with their examples.
+
+    Raises:
+        ValueError: if it was not enrolled, or with another encoder, or a file is damaged.
+    """
+    path = folder.path / EXAMPLES
+    if not path.is_file():
+        raise ValueError(
+            f"{folder.path}: no {EXAMPLES} in this folder, so it was not made by `speechrnn enrol`; "
+            "type another name behind --to"
+        )
+    if folder.about["training"].get("encoder") != encoder.checksum:
+        raise ValueError(
+            f"{folder.path}: was enrolled with another encoder: enrol all its recordings again, "
+            "into a new folder"
+        )
+    try:
+        with safe_open(path, "np") as file:
+            names = json.loads(file.metadata()["names"])
+            return {
+                word: Examples(tuple(names[word]), file.get_tensor(word).astype(np.float32))
+                for word in names
+            }
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): enrol the recordings again") from error
+
+
+def save_enrolled(
+    folder: str | Path,
+    encoder: Encoder,
+    words: Mapping[str, Examples],
+    threshold: float,
+    check: Check,
+) -> None:
+    """Write the model for words as a folder, whole or not at all; what was there is replaced.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    network = network_of(encoder, words)
+    arrays = {word: one.embeddings.astype(np.float32) for word, one in words.items()}
+    names = {word: list(one.names) for word, one in words.items()}
+    card = CARD.format(
+        words="\n".join(f"- {word}: {len(one.names)}" for word, one in words.items()),
+        check=check.summary,
+    )
+    save_folder(
+        folder, network.config, network.weights,
+        training={"encoder": encoder.checksum, "recordings": sum(map(len, names.values()))},
+        scores={}, card=card, thresholds={"thresholds": dict.fromkeys(words, threshold)},
+        others={EXAMPLES: save(arrays, {"names": json.dumps(names)})},
+    )  # fmt: skip
