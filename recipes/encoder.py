@@ -16,17 +16,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from speechrnn.audio import AudioError, find_audio, from_int16, read_blocks, to_int16
 from speechrnn.config import CLIP_SAMPLES, SILENCE, UNKNOWN
 from speechrnn.corpus import Clips, load_split, progress
 from speechrnn.enrolment import BANK, Bank, embed
-from speechrnn.files import whole_file
 from speechrnn.folder import read_folder, save_folder
 from speechrnn.network import Network
 
 WORDS, TALK, SOUNDS, SILENT = 300, 180, 120, 8  # embeddings of each
+FACTS = ("corpus", "recipe", "seed", "epochs", "date", "hardware", "version")  # of the training
 SHRINKAGE, SHARPNESS = 0.5, 0.06  # of the metric
 SPREAD_CLIPS, SPREAD_LEAST = 12_000, 8  # for the spread within words: clips in all, and of a word
 
@@ -126,16 +126,14 @@ def main() -> int:
         embed(network, from_int16(clips.waves[random.permutation(silence)[:SILENT]])),
         metric(spread(network, clips, words, random)),
     )
-    about = trained.about
     count = len(trained.config.words)
-    save_folder(
-        arguments.to, config, weights,
-        training={**about["training"], "words": count}, scores=about["scores"],
-        card=CARD.format(count=count, parameters=config.parameter_count),
-    )  # fmt: skip
+    facts = {name: trained.about["training"].get(name) for name in FACTS}
     arrays = {name: part.astype(np.float32) for name, part in bank._asdict().items()}
-    with whole_file(arguments.to / BANK) as beside:
-        save_file(arrays, beside)
+    save_folder(
+        arguments.to, config, weights, training={**facts, "words": count}, scores={},
+        card=CARD.format(count=count, parameters=config.parameter_count),
+        others={BANK: save(arrays)},
+    )  # fmt: skip
     size = sum(path.stat().st_size for path in arguments.to.iterdir())
     print(f"written: {arguments.to}: {count} words, {size:,} bytes")
     return 0

@@ -30,8 +30,9 @@ BATCH = 32  # clips at once
 LONGEST_SECONDS = 3.0  # of a recording: it holds one word
 QUIETEST_DB = -55.0  # of full scale, in the loudest tenth of a second
 CLIPPED_SHARE = 0.002  # of the samples at full scale: more than the peaks of one loud vowel
-FALSE_ACCEPTS = 0.01  # share of the bank that the threshold lets pass
-LEVELS = tuple(round(0.3 + 0.02 * step, 2) for step in range(35))  # of thresholds
+FALSE_ACCEPTS = 0.01  # share of the bank that is taken for a word
+THRESHOLD = 0.6  # from which a word counts in a stream
+LEVELS = tuple(round(THRESHOLD + 0.02 * step, 2) for step in range(20))  # of thresholds
 
 
 CARD = """# Words of somebody's own
@@ -113,11 +114,7 @@ class Encoder:
         )
 
     def logits(self, means: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
-        """Logits (..., R) of embeddings (..., H), for words with these mean embeddings (W, H).
-
-        Minus half the squared distance to each row's embedding, but for the part that all rows
-        have in common.
-        """
+        """Logits (..., R) of embeddings (..., H), for words with these mean embeddings (W, H)."""
         weight, bias = self._head(means)
         logits: np.ndarray = embeddings @ weight.T + bias
         return logits
@@ -136,9 +133,23 @@ class Encoder:
         )
 
     def _head(self, means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        rows = np.concatenate((self.bank.silence, self.bank.unknown, means)).astype(np.float64)
-        weight = rows @ self.bank.metric
-        return weight, -0.5 * np.vecdot(weight, rows)
+        """Weight (R, H) and bias (R,): minus half the squared distance to each row's embedding.
+
+        As there are many more rows of the bank than words, words get a bias: the one with which
+        `FALSE_ACCEPTS` of the bank are more probably a word than not, each without its own row.
+        """
+        bank = self.bank
+        rows = np.concatenate((bank.silence, bank.unknown, means)).astype(np.float64)
+        weight = rows @ bank.metric
+        bias = -0.5 * np.vecdot(weight, rows)
+        logits = bank.unknown @ weight.T + bias
+        own = np.arange(len(bank.unknown))
+        logits[own, len(bank.silence) + own] = -np.inf
+        words, rest = (
+            np.logaddexp.reduce(part, 1) for part in np.split(logits, [-len(means)], 1)[::-1]
+        )
+        bias[-len(means) :] -= np.quantile(words - rest, 1 - FALSE_ACCEPTS)
+        return weight, bias
 
 
 def embed(network: Network, clips: np.ndarray) -> np.ndarray:
@@ -256,12 +267,10 @@ class Check:
         answers: what each was answered with, by word and name of the recording; empty where there
             is no other recording of a word.
         shares: likewise, the probability of its own word.
-        threshold: from which a word counts.
     """
 
     answers: dict[tuple[str, str], str]
     shares: dict[tuple[str, str], float]
-    threshold: float
 
     @property
     def accuracy(self) -> float:
@@ -295,11 +304,7 @@ class Check:
 
 
 def check(encoder: Encoder, words: Mapping[str, Examples]) -> Check:
-    """Answer each recording with a head that was made without it, and choose a threshold.
-
-    The threshold is the lowest that lets one in a hundred of the bank pass, where each of these
-    has no row of its own.
-    """
+    """Answer each recording with a head that was made without it."""
     names = list(words)
     means = np.stack([one.mean for one in words.values()])
     answers, shares = {}, {}
@@ -315,12 +320,7 @@ def check(encoder: Encoder, words: Mapping[str, Examples]) -> Check:
             best = int(np.argmax(known))
             answers[word, name] = [SILENCE, UNKNOWN, *names][best]
             shares[word, name] = float(found[len(found) - len(names) + place])
-    logits = encoder.logits(means, encoder.bank.unknown)
-    unknown = np.arange(len(logits))
-    logits[unknown, len(encoder.bank.silence) + unknown] = -np.inf
-    false = np.sort(softmax(logits)[:, -len(names) :].max(1))
-    level = float(false[-1 - int(FALSE_ACCEPTS * len(false))])
-    return Check(answers, shares, next((one for one in LEVELS if one > level), LEVELS[-1]))
+    return Check(answers, shares)
 
 
 def _rest_shares(encoder: Encoder, found: np.ndarray) -> tuple[float, float]:
@@ -331,13 +331,12 @@ def _rest_shares(encoder: Encoder, found: np.ndarray) -> tuple[float, float]:
     )
 
 
-def quiet_threshold(network: Network, blocks: Iterable[np.ndarray], lowest: float) -> float:
-    """The lowest threshold, from `lowest` on, at which a model finds no word in a background.
+def quiet_threshold(network: Network, blocks: Iterable[np.ndarray]) -> float:
+    """The lowest of `LEVELS` at which a model finds no word in a background.
 
     Args:
         network: of the model.
         blocks: (n,) float32 at 16 kHz, of a recording in which none of its words is spoken.
-        lowest: where to begin.
 
     Raises:
         ValueError: if words are found at every threshold.
@@ -348,8 +347,8 @@ def quiet_threshold(network: Network, blocks: Iterable[np.ndarray], lowest: floa
         found.append(window.push(logits[0]))
     columns = zip(*((part.probabilities, part.start, part.end) for part in found), strict=True)
     heard = Posteriors(*map(np.concatenate, columns))
-    for level in (lowest, *(level for level in LEVELS if level > lowest)):
-        words = network.config.words
+    words = network.config.words
+    for level in LEVELS:
         if not Trigger(network.config, dict.fromkeys(words, level)).push(heard):
             return level
     raise ValueError(
@@ -367,7 +366,7 @@ def enrolled(folder: ModelFolder, encoder: Encoder) -> dict[str, Examples]:
     path = folder.path / EXAMPLES
     if not path.is_file():
         raise ValueError(
-            f"{folder.path}: no {EXAMPLES} in this folder, so it was not made by `speechrnn enrol`; "
+            f"{folder.path}: no {EXAMPLES} in this folder, so `speechrnn enrol` did not make it; "
             "type another name behind --to"
         )
     if folder.about["training"].get("encoder") != encoder.checksum:

@@ -64,10 +64,10 @@ def enrol(options: argparse.Namespace) -> int:
         raise ValueError(f"{options.to}: no word would be left; type rm -r {options.to} instead")
     words = dict(sorted(words.items()))
     check = enrolment.check(encoder, words)
-    threshold = check.threshold
+    threshold = enrolment.THRESHOLD
     if options.background is not None:
         network = enrolment.network_of(encoder, words)
-        threshold = enrolment.quiet_threshold(network, _blocks(options.background), threshold)
+        threshold = enrolment.quiet_threshold(network, _blocks(options.background))
     enrolment.save_enrolled(options.to, encoder, words, threshold, check)
     _print(words, check, faults)
     print(f"written: {options.to}, threshold {threshold:.2f}", file=sys.stderr)
