@@ -11,7 +11,6 @@ read.
 """
 
 import subprocess
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,7 @@ def trained(corpus: Path) -> dict[str, Any]:
             "distance": distance(TorchRuntime(model), corpus, states),
         }
     clips = {split: len(data.clips[split]) for split in ("training", "validation")}
-    return {"seed": SEED, "clips": clips, **runs}
+    return {"clips": clips, **runs}
 
 
 def shipped(corpus: Path) -> dict[str, Any]:
@@ -87,15 +86,14 @@ def speed(_: Path | None) -> dict[str, Any]:
             with torch.inference_mode():
                 taken = times(
                     {
-                        "steps": lambda z=z: in_steps(z, weight),
-                        "product": lambda z=z: at_once(z, weight),
+                        "steps_seconds": lambda z=z: in_steps(z, weight),
+                        "product_seconds": lambda z=z: at_once(z, weight),
                     },
                     on,
                 )
-            cases.append(
-                {"batch": batch, "steps": steps, **{k: rounded(v) for k, v in taken.items()}}
-            )
-    return {"seed": SEED, "units": UNITS, "cases": cases}
+            seconds = {way: rounded(value) for way, value in taken.items()}
+            cases.append({"batch": batch, "steps": steps, **seconds})
+    return {"units": UNITS, "cases": cases}
 
 
 def in_steps(z: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -183,19 +181,17 @@ def rounded(value: Any, digits: int = 3) -> Any:
     return float(f"{value:.{digits}g}") if isinstance(value, float) else value
 
 
-def origin(command: str) -> dict[str, str]:
-    """By which command, from which commit, when and on what something was measured."""
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-    )
+def origin(command: str) -> dict[str, Any]:
+    """By which command, from which commit, when, on what and with which seed it was measured."""
+    git = ["git", "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(git, cwd=Path(__file__).parent, capture_output=True, text=True)
+    hardware, _, date = machine().rpartition("; ")
     return {
         "command": command,
         "commit": done.stdout.strip(),
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "hardware": machine(),
+        "date": date,
+        "hardware": hardware,
+        "seed": SEED,
     }
 
 
