@@ -109,7 +109,7 @@ def build() -> bytes:
     return (
         environment.from_string(template)
         .render(
-            policy=policy(scripts, style),
+            policy=Markup(policy(scripts, style)),
             style=Markup(style),
             blocks=Markup("\n".join(texts)),
             model=model["config"],
@@ -261,14 +261,14 @@ def script(kind: str, text: str, name: str = "") -> str:
 def policy(scripts: list[str], style: str) -> str:
     """The Content-Security-Policy: these scripts, this style, and no connection.
 
-    The microphone's script is text that becomes a `blob:`, as in the demo page.
+    The microphone's script is text that becomes a `data:` address.
     """
 
     def named(text: str) -> str:
         return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
     return (
-        f"default-src 'none'; script-src {' '.join(map(named, scripts))} blob:; "
+        f"default-src 'none'; script-src {' '.join(map(named, scripts))} data:; "
         f"style-src {named(style)}; img-src data:; base-uri 'none'; form-action 'none'"
     )
 

@@ -58,7 +58,7 @@ const textbook = (() => {
    * `name`, `kind`, and may be `chosen`. `at` is an x with a vertical line. */
   function plot(place, { label, x, y, lines = [], marks = [], at = null, height = 260 }) {
     const width = Math.max(280, place.clientWidth || 600);
-    const edge = { left: 52, right: 12, top: 10, bottom: 44 };
+    const edge = { left: 58, right: 12, top: 10, bottom: 44 };
     const along = (axis, value) =>
       axis.log
         ? Math.log(value / axis.from) / Math.log(axis.to / axis.from)
@@ -98,9 +98,7 @@ const textbook = (() => {
     picture(place, width, height, label, ...parts);
     const legend = html("ul", { class: "legend" });
     for (const { name, kind } of lines.filter((line) => line.name)) {
-      const sample = svg("svg", { width: 28, height: 10, "aria-hidden": "true" },
-        svg("line", { class: `line ${kind}`, x1: 1, x2: 27, y1: 5, y2: 5 }));
-      legend.append(html("li", {}, sample, name));
+      legend.append(html("li", {}, sample(kind), name));
     }
     if (legend.children.length) place.append(legend);
   }
@@ -114,13 +112,20 @@ const textbook = (() => {
     return ticks;
   }
 
-  /** Rows of a name, a bar and a value; `share` is how long the bar is, 0 to 1. */
+  /** A piece of a line, for legends. */
+  const sample = (kind) =>
+    svg("svg", { class: "sample", viewBox: "0 0 28 10", "aria-hidden": "true" },
+      svg("line", { class: `line ${kind}`, x1: 1, x2: 27, y1: 5, y2: 5 }));
+
+  /** Rows of a name, a bar and a value; `share` is how long the bar is, 0 to 1. With `line` a
+   * piece of the line of that kind stands before the name. */
   function bars(place, rows) {
     place.replaceChildren(
-      ...rows.map(({ name, share, text, kind = "", chosen = false }) => {
+      ...rows.map(({ name, share, text, kind = "", chosen = false, line = false }) => {
         const fill = html("i", { class: kind });
         fill.style.transform = `scaleX(${Math.min(1, Math.max(0, share)).toFixed(4)})`;
-        const [label, value] = [html("span", { class: "name" }, name), html("span", { class: "value" }, text)];
+        const label = html("span", { class: "name" }, ...(line ? [sample(kind)] : []), name);
+        const value = html("span", { class: "value" }, text);
         return html("li", chosen ? { class: "chosen" } : {}, label, html("span", { class: "bar" }, fill), value);
       }),
     );
@@ -171,6 +176,7 @@ const textbook = (() => {
     let heard = null; // and with it
     let order = null; // of the units of each layer: by h at the end, so that the eye finds lines
     let source = null; // that plays, or the microphone: { stop() }
+    let waiting = 0; // for the next moment to draw in
 
     /** States and probabilities of every step from the step `cover` on. */
     function hear(cover) {
@@ -224,20 +230,28 @@ const textbook = (() => {
       element("wave").firstChild.setAttribute("preserveAspectRatio", "none");
     }
 
-    function take(newSamples) {
+    /** Show a recording, and what the network makes of it. */
+    function take(newSamples, steps = null) {
       samples = newSamples;
-      whole = hear(0);
+      whole = steps ?? hear(0);
       const last = whole[whole.length - 1].hidden;
       order = last.map((h) => [...h.keys()].sort((a, b) => h[b] - h[a]));
-      for (const id of ["present", "cover"]) element(id).max = count();
+      rewind();
       element("present").value = count();
-      element("cover").value = 0;
-      drawWave();
       draw();
     }
 
+    /** The sliders for what `samples` hold, nothing covered, nothing heard yet. */
+    function rewind() {
+      for (const id of ["present", "cover"]) {
+        element(id).max = count();
+        element(id).value = 0;
+      }
+      drawWave();
+    }
+
     const values = controls(["present", "cover"], () => {
-      stop();
+      if (source) stop();
       draw();
     });
     let covered = -1; // what `heard` was computed for
@@ -254,24 +268,25 @@ const textbook = (() => {
       element("cover-box").style.width = place(cover);
       tell("present", `${(present * stepSeconds).toFixed(2)} s`);
       tell("cover", cover ? `the first ${(cover * stepSeconds).toFixed(2)} s` : "nothing");
-      const step = heard[Math.min(present, count()) - cover - 1];
+      const step = heard[present - cover - 1];
       const shares = step ? step.probabilities : config.labels.map(() => 0);
       bars(element("answers"), config.labels.map((label, i) => ({
         name: named(label), share: shares[i], text: step ? percent(shares[i], 0) : "",
         chosen: step && answerOf(step).label === label,
       })));
-      const [now, full] = [step && answerOf(step), answerOf(whole[whole.length - 1])];
+      const [now, last] = [step && answerOf(step), whole[whole.length - 1]];
       element("answer").textContent = now ? `Answer so far: ${named(now.label)}` : "Nothing was heard yet.";
       element("compared").textContent = cover
-        ? `The whole recording, without the cover, gives: ${named(full.label)}.`
+        ? `The whole recording, without the cover, gives: ${named(answerOf(last).label)}.`
         : "Nothing is covered.";
       canvases.forEach((canvas, layer) => canvas.setAttribute("aria-label",
         `h[t] of the ${config.hidden_size} units of layer ${layer + 1}, over ${counted(count(), "step")}`));
     }
 
     function stop() {
-      if (source) source.stop();
+      const ended = source;
       source = null;
+      ended?.stop();
       element("play").textContent = "Play";
       element("microphone").textContent = "Use the microphone";
     }
@@ -298,7 +313,14 @@ const textbook = (() => {
       element("play").textContent = "Stop";
     }
 
-    /** Up to some seconds of the microphone, drawn as they come; then they can be dragged too. */
+    /** The step at which a word is most probable. */
+    function surest(steps) {
+      const most = steps.map(({ probabilities }) =>
+        Math.max(...probabilities.filter((_, i) => !config.labels[i].startsWith("_"))));
+      return most.indexOf(Math.max(...most));
+    }
+
+    /** Some seconds of the microphone, drawn as they come; then they can be dragged too. */
     async function listen() {
       if (source) return stop();
       const say = (text) => (element("said").textContent = text);
@@ -308,20 +330,38 @@ const textbook = (() => {
           audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false },
         });
         const { context, blocks } = await capture(stream);
-        const parts = [];
+        const [state, window] = [network.initialState(), new SlidingWindow(config)];
+        let filled = 0;
+        samples = new Float32Array(MOST_SECONDS * SAMPLE_RATE);
+        whole = [];
+        rewind();
+        draw();
         source = {
           stop() {
             context.close();
             stream.getTracks().forEach((track) => track.stop());
-            say(parts.length ? "This is your recording. Drag the present, or cover its beginning." : "");
+            cancelAnimationFrame(waiting);
+            if (!whole.length) return take(recordings[choice.value].samples);
+            take(samples.slice(0, filled), whole);
+            element("present").value = surest(whole) + 1;
+            draw();
+            say("This is your recording, where its answer is surest. Drag the present, or cover the beginning.");
           },
         };
         element("microphone").textContent = "Stop";
         say("Listening. Say yes, no, stop or go.");
         blocks((block) => {
-          parts.push(...block);
-          if (parts.length > stepSamples + network.lengths.window) take(Float32Array.from(parts));
-          if (parts.length > MOST_SECONDS * SAMPLE_RATE) stop();
+          const part = block.subarray(0, samples.length - filled);
+          samples.set(part, filled);
+          filled += part.length;
+          whole.push(...network.step(part, state).map((step) => ({ ...step, ...window.push(step.logits) })));
+          cancelAnimationFrame(waiting);
+          waiting = requestAnimationFrame(() => {
+            element("present").value = whole.length;
+            drawWave();
+            draw();
+          });
+          if (filled === samples.length) stop();
         });
       } catch (error) {
         stream?.getTracks().forEach((track) => track.stop());
@@ -331,13 +371,12 @@ const textbook = (() => {
 
     /** What a microphone gives, at 16 kHz: `blocks(f)` calls f with each block. */
     async function capture(stream) {
-      const script = new Blob([element("microphone-script").textContent], { type: "text/javascript" });
-      const url = URL.createObjectURL(script);
+      const script = element("microphone-script").textContent;
       const context = new AudioContext();
       const rate = context.sampleRate;
       const resampler = rate === SAMPLE_RATE ? null : new Resampler(rate);
-      await context.audioWorklet.addModule(url);
-      URL.revokeObjectURL(url);
+      // No `blob:`: a page that was opened as a file may not load it.
+      await context.audioWorklet.addModule(`data:text/javascript,${encodeURIComponent(script)}`);
       const node = new AudioWorkletNode(context, "microphone");
       context.createMediaStreamSource(stream).connect(node).connect(context.destination);
       return {
@@ -371,7 +410,7 @@ const textbook = (() => {
         samples: [...samples], first: covered, present: values()[0],
         hidden: heard.map((step) => step.hidden.map((h) => [...h])),
         probabilities: heard.map((step) => [...step.probabilities]),
-        answer: element("answer").textContent, whole: answerOf(whole[whole.length - 1]).label,
+        answer: element("answer").textContent,
       }),
     };
   }
@@ -393,7 +432,8 @@ const textbook = (() => {
     };
     const TITLES = { W_ih: "W_ih", W_hh: "W_hh", b: "b", x: "x[1] to x[5]" };
     let numbers = structuredClone(START);
-    let states = [];
+    let states = []; // h at each step
+    let changed = []; // whether each number of h is another one than before the last change
 
     const columnOf = (name) => name === "b" || name === "x";
 
@@ -413,7 +453,7 @@ const textbook = (() => {
             if (name === "x") numbers.x[j] = typed;
             else if (name === "b") numbers.b[i] = typed;
             else numbers[name][i][j] = typed;
-            draw(which);
+            compute(which);
           });
           line.insertCell().append(input);
         });
@@ -423,10 +463,11 @@ const textbook = (() => {
 
     function show() {
       element("weights").replaceChildren(...Object.keys(TITLES).map(matrix));
-      draw("");
+      states = [];
+      compute("");
     }
 
-    function drawUnrolled(changed) {
+    function drawUnrolled() {
       const width = Math.max(320, element("unrolled").clientWidth || 600);
       const column = width / 5;
       const parts = [svg("defs", {}, svg("marker", { id: "tip", viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto" }, svg("path", { class: "tip", d: "M0 0L8 4L0 8z" })))];
@@ -434,10 +475,12 @@ const textbook = (() => {
         const x = column * (t + 0.5);
         const box = Math.min(64, column - 22);
         if (t < 4) parts.push(svg("line", { class: "arrow", x1: x + box / 2 + 1, x2: x + column - box / 2 - 2, y1: 68, y2: 68, "marker-end": "url(#tip)" }));
-        parts.push(svg("line", { class: "arrow", x1: x, x2: x, y1: 152, y2: 132, "marker-end": "url(#tip)" }));
+        parts.push(svg("line", { class: "arrow", x1: x, x2: x, y1: 154, y2: 132, "marker-end": "url(#tip)" }));
+        if (column > 100) parts.push(svg("text", { x: x + 8, y: 149 }, "W_ih"));
+        if (t < 4 && column > 100) parts.push(svg("text", { x: x + column / 2, y: 60, "text-anchor": "middle" }, "W_hh"));
         h.forEach((value, unit) => {
           const y = 12 + 39 * unit;
-          const cell = { x: x - box / 2, y, width: box, height: 35, rx: 6, fill: rgb(value), class: changed[t][unit] ? "cell changed" : "cell" };
+          const cell = { x: x - box / 2, y, width: box, height: 35, rx: 6, fill: rgb(0.45 * value), class: changed[t][unit] ? "cell changed" : "cell" };
           parts.push(svg("rect", cell));
           parts.push(svg("text", { class: "strong", x, y: y + 22, "text-anchor": "middle" }, fixed(value)));
         });
@@ -449,7 +492,7 @@ const textbook = (() => {
     }
 
     /** A line for each unit at each step, with every product in it. */
-    function drawProducts(changed) {
+    function drawProducts() {
       const body = element("products");
       body.replaceChildren();
       states.forEach((h, t) => {
@@ -467,22 +510,26 @@ const textbook = (() => {
       });
     }
 
-    function draw(which) {
+    function draw() {
+      drawUnrolled();
+      drawProducts();
+    }
+
+    /** Everything anew, and what is not as it was; `which` number was changed, if one was. */
+    function compute(which) {
       const before = states;
       states = m.forward(numbers, numbers.x.map((x) => [x]));
-      const changed = states.map((h, t) => h.map((value, unit) => which !== "" && before.length > 0 && value !== before[t][unit]));
-      drawUnrolled(changed);
-      drawProducts(changed);
+      changed = states.map((h, t) => h.map((value, unit) => which !== "" && value !== before[t][unit]));
       const steps = changed.filter((row) => row.some(Boolean)).length;
       element("changed").textContent = which ? `You changed ${which}: h changed at ${steps} of ${counted(states.length, "step")}.` : "";
+      draw();
     }
 
     element("equation-again").addEventListener("click", () => {
       numbers = structuredClone(START);
-      states = [];
       show();
     });
-    redraws.push(() => draw(""));
+    redraws.push(draw);
     show();
     return { data: () => ({ ...structuredClone(numbers), states: structuredClone(states) }) };
   }
@@ -494,20 +541,21 @@ const textbook = (() => {
     const BATCH = 8; // sequences for one update
     const RATE = 0.3;
     const MOST = 300; // updates, then `Run` stops
+    const AT_ONCE = 3; // updates between two pictures
     let random, net, losses, right, updates, batch, lesson, moment, running, before;
 
     function again() {
-      random = m.chance(3);
+      random = m.chance(5); // with these numbers a longer row is learned later, as it mostly is
       net = m.network(UNITS, random);
       [losses, right, updates, running] = [[], 0, 0, false];
-      draw_batch();
+      fresh();
       draw();
     }
 
     const length = () => Number(element("length").value);
 
     /** Fresh sequences; the first of them is the one that is shown. */
-    function draw_batch() {
+    function fresh() {
       batch = Array.from({ length: BATCH }, () => m.example(length(), random));
       lesson = m.lesson(net, batch[0]);
       moment = { phase: "forward", t: 0 };
@@ -525,7 +573,7 @@ const textbook = (() => {
     /** To the next moment of the lesson: a step forward, the error, a step back, or the update. */
     function next() {
       const { phase, t } = moment;
-      if (phase === "updated") draw_batch();
+      if (phase === "updated") fresh();
       else if (phase === "forward") moment = t + 1 < length() ? { phase, t: t + 1 } : { phase: "error", t };
       else if (phase === "error") moment = { phase: "backward", t };
       else if (phase === "backward" && t > 0) moment = { phase, t: t - 1 };
@@ -537,23 +585,23 @@ const textbook = (() => {
     }
 
     function whole() {
-      if (moment.phase === "updated") draw_batch();
+      if (moment.phase === "updated") fresh();
       update();
       moment = { phase: "updated", t: length() - 1 };
     }
 
     function run() {
       if (!running) return draw();
-      whole();
-      if (updates >= MOST) running = false;
+      for (let i = 0; i < AT_ONCE && updates < MOST; i++) whole();
+      running = updates < MOST;
       draw();
       requestAnimationFrame(run);
     }
 
     function drawLesson() {
       const width = Math.max(300, element("lesson").clientWidth || 600);
-      const [steps, left] = [length(), 62];
-      const column = (width - left - 4) / steps;
+      const [steps, left, answer] = [length(), 62, 74];
+      const column = (width - left - answer) / steps;
       const size = 15;
       const { phase, t: now } = moment;
       const known = (t) => phase !== "forward" || t <= now;
@@ -579,16 +627,22 @@ const textbook = (() => {
           parts.push(svg("rect", { class: "now", x: x - 2, y: 5, width: wide + 4, height: 97 + UNITS * size, rx: 4 }));
         }
       }
+      const [says, truth] = [lesson.y > 0 ? "+1" : "−1", batch[0].target > 0 ? "+1" : "−1"];
+      const lines = phase === "forward" ? [] : [`says ${says}`, `truth ${truth}`];
+      lines.forEach((text, i) => parts.push(svg("text", { class: "strong", x: width - answer + 8, y: 70 + 18 * i }, text)));
       const told = {
         forward: `Step ${now + 1}: the next state is computed.`,
-        error: `The answer is ${fixed(lesson.y)}, it should be ${lesson.y * batch[0].target > 0 ? "and is" : "but is not"} on the side of ${batch[0].target > 0 ? "plus" : "minus"}: loss ${fixed(lesson.loss, 3)}.`,
+        error: `The output is ${fixed(lesson.y)}, so the network says ${says}. The truth is ${truth}. The loss is ${fixed(lesson.loss, 3)}.`,
         backward: `The gradient has come back to step ${now + 1}: length ${short(norms[now])}.`,
-        updated: `Update ${updates} is done: ${BATCH} sequences were tried, and every weight has moved a little.`,
+        updated: `Update ${updates} is done: ${BATCH} rows were tried, and every weight has moved a little.`,
       }[phase];
-      picture(element("lesson"), width, 104 + UNITS * size, `One sequence of ${steps} numbers, its states and its gradients. ${told}`, ...parts);
+      picture(element("lesson"), width, 104 + UNITS * size, `A row of ${steps} numbers, the states and the gradients. ${told}`, ...parts);
       element("told").textContent = told;
-      const place = { forward: now === 0 ? 0 : now + 1 < steps ? 1 : 2, error: lesson ? 3 : 3, backward: 5, updated: 6 }[phase];
-      [...element("lesson-steps").children].forEach((item, i) => item.classList.toggle("current", i === place || (phase === "error" && i === 4)));
+      const place = {
+        forward: now === 0 ? 0 : 1, error: 2, backward: now === steps - 1 ? 4 : 5, updated: 6,
+      }[phase];
+      [...element("lesson-steps").children].forEach((item, i) =>
+        item.classList.toggle("current", i === place || (phase === "error" && i === 3)));
     }
 
     function drawWeights() {
@@ -615,7 +669,7 @@ const textbook = (() => {
       drawLoss();
       element("run").textContent = running ? "Pause" : "Run";
       element("learned").textContent = losses.length
-        ? `${counted(updates, "update")}. Loss ${short(losses[losses.length - 1])}. Right answers in the last ${BATCH} sequences: ${percent(right, 0)}.`
+        ? `${counted(updates, "update")}. Loss ${short(losses[losses.length - 1])}. Right answers in the last ${BATCH} rows: ${percent(right, 0)}.`
         : "Nothing was learned yet.";
     }
 
@@ -636,7 +690,7 @@ const textbook = (() => {
 
   function gradients() {
     const [UNITS, STEPS] = [16, 50];
-    const [LOWEST, HIGHEST] = [1e-12, 1e8];
+    const [LOWEST, HIGHEST] = [1e-16, 1e16]; // what lies outside is not drawn
     const random = m.chance(7);
     const bell = m.normal(UNITS, UNITS, random);
     const right = m.orthogonal(UNITS, random);
@@ -668,7 +722,7 @@ const textbook = (() => {
         label: `The length of dLoss/dh[t] at each of ${STEPS} steps. ${told}`,
         x: { from: 1, to: STEPS, title: "step t", ticks: [1, 10, 20, 30, 40, 50].map((t) => [t, String(t)]) },
         y: { from: LOWEST, to: HIGHEST, log: true, title: "length of dLoss/dh[t]", ticks: powers(LOWEST, HIGHEST) },
-        lines: [{ points: norms.map((norm, t) => [t + 1, Math.max(norm, LOWEST)]), kind: "one" }],
+        lines: [{ points: norms.map((norm, t) => [t + 1, norm]).filter(([, norm]) => norm >= LOWEST && norm <= HIGHEST), kind: "one" }],
       });
       plot(element("stretches"), {
         label: `The ${UNITS} singular values of W_hh, from ${short(singular[0])} to ${short(singular[UNITS - 1])}`,
@@ -753,10 +807,10 @@ const textbook = (() => {
         label: `Accuracy when the word ended ${seconds[chosen]} s ago. ${curves.map(({ name, of }) => `${name}: ${percent(of[chosen])}`).join("; ")}`,
         x: { from: 0, to: seconds[seconds.length - 1], title: "background after the word, s", ticks: [0, 1, 2, 3].map((n) => [n, String(n)]) },
         y: { from: 0, to: 1, title: "right answers", ticks: [0, 0.25, 0.5, 0.75, 1].map((share) => [share, percent(share, 0)]) },
-        lines: curves.map(({ name, kind, of }) => ({ name, kind, points: of.map((share, i) => [seconds[i], share]) })),
+        lines: curves.map(({ kind, of }) => ({ kind, points: of.map((share, i) => [seconds[i], share]) })),
         at: seconds[chosen],
       });
-      bars(element("distance-now"), curves.map(({ name, kind, of }) => ({ name, kind, share: of[chosen], text: percent(of[chosen]) })));
+      bars(element("distance-now"), curves.map(({ name, kind, of }) => ({ name, kind, line: true, share: of[chosen], text: percent(of[chosen]) })));
     }
 
     redraws.push(draw);
@@ -773,11 +827,12 @@ const textbook = (() => {
       const chosen = parts[Number(values()[0])];
       bars(element("parts"), [
         { name: "the whole recipe", share: recipe.accuracy, text: percent(recipe.accuracy), kind: "one" },
-        ...parts.map((part) => ({ name: part.name, share: part.accuracy, text: percent(part.accuracy), kind: "three", chosen: part === chosen })),
+        ...parts.map((part) => ({ name: `without ${part.name}`, share: part.accuracy, text: percent(part.accuracy), kind: "three", chosen: part === chosen })),
         { name: "the textbook’s network", share: plain.accuracy, text: percent(plain.accuracy), kind: "two" },
       ]);
       const lost = 100 * (recipe.accuracy - chosen.accuracy);
-      element("part-told").textContent = `${chosen.told} Measured: ${percent(chosen.accuracy)} in place of ${percent(recipe.accuracy)}, ${Math.abs(lost).toFixed(1)} points ${lost > 0 ? "fewer" : "more"}.`;
+      element("part-is").textContent = chosen.told;
+      element("part-told").textContent = `Without it: ${percent(chosen.accuracy)} in place of ${percent(recipe.accuracy)}. That is ${Math.abs(lost).toFixed(1)} points ${lost > 0 ? "less" : "more"}.`;
     }
 
     redraws.push(draw);
@@ -852,7 +907,7 @@ const textbook = (() => {
     const sizes = systems.map(({ parameters }) => parameters).sort((a, b) => a - b);
     const [least, most] = [5000, 1e7];
     systems.forEach(({ system, kind }, i) => element("system").append(html("option", { value: i }, `${system} (${kind})`)));
-    element("system").value = systems.findIndex(({ kind }) => kind.endsWith("ours"));
+    element("system").value = systems.findLastIndex(({ kind }) => kind.endsWith("ours"));
     element("size").max = sizes.length - 1;
     element("size").value = sizes.length - 1;
     const values = controls(["size", "system"], () => draw());
@@ -866,7 +921,7 @@ const textbook = (() => {
       const best = Object.keys(kinds).map((kind) => small.filter((one) => one.kind === kind).sort((a, b) => b.accuracy - a.accuracy)[0]).filter(Boolean);
       plot(element("systems"), {
         label: `Accuracy against parameters of ${counted(small.length, "network")}. Best of each kind up to ${counted(limit, "parameter")}: ${best.map((one) => `${one.kind}: ${one.system}, ${one.accuracy.toFixed(1)} %`).join("; ")}`,
-        x: { from: least, to: most, log: true, title: "parameters", ticks: [[1e4, "10 thousand"], [1e5, "100 thousand"], [1e6, "1 million"]] },
+        x: { from: least, to: most, log: true, title: "parameters", ticks: [[1e4, "10,000"], [1e5, "100,000"], [1e6, "1 million"]] },
         // Each step up halves the errors, so that networks of high accuracy lie apart.
         y: { from: 30, to: 1, log: true, title: "accuracy", ticks: [[25, "75 %"], [10, "90 %"], [5, "95 %"], [2, "98 %"], [1, "99 %"]] },
         marks: systems.map((one) => ({
