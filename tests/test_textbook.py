@@ -410,6 +410,9 @@ def test_page_prints(opened: Page) -> None:
     opened.send("Emulation.setEmulatedMedia", media="print")
     hidden = "getComputedStyle(document.querySelector('#play')).display"
     assert opened.run(hidden) == "none"
+    opened.send("Emulation.setDeviceMetricsOverride", width=720, height=1000, deviceScaleFactor=1,
+                mobile=False)  # fmt: skip  # about A4
+    assert opened.run("document.documentElement.scrollWidth") == 720
     assert len(opened.send("Page.printToPDF", printBackground=True)["data"]) > 50_000
     opened.send("Emulation.setEmulatedMedia", media="")
 
@@ -571,10 +574,14 @@ def test_small_training_converges_and_longer_rows_are_learned_later(opened: Page
     begun = {}
     for length in ("8", "30"):
         move(opened, "length", length)
-        opened.run("document.getElementById('run').click()")
-        opened.wait_for("!textbook.figures.training.data().running")
+        if length == "8":
+            opened.run("document.getElementById('run').click()")
+        for updates in range(50, 301, 50):
+            if length == "30":
+                opened.run("for (let i = 0; i < 50; i++) document.getElementById('update').click()")
+            opened.wait_for(f"textbook.figures.training.data().updates >= {updates}")
         found = data(opened, "training")
-        assert found["updates"] == 300
+        assert found["updates"] == 300 and not found["running"]
         begun[length] = next(n for n, loss in enumerate(found["losses"]) if loss < 0.1)
         if length == "8":
             assert np.mean(found["losses"][-20:]) < 0.01 and found["right"] == 1
