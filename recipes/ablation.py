@@ -335,6 +335,21 @@ def parameter_count(model: Model) -> int:
 
 def run(row: Row, data: Corpus, seed: int, epochs: int) -> dict[str, Any]:
     """Train and measure one row; the result as JSON can hold it."""
+    started = time.monotonic()
+    model, history = train(row, data, seed, epochs)
+    seconds = time.monotonic() - started
+    result = {
+        "question": row.question, "row": row.name, "seed": seed, "epochs": epochs * row.epochs,
+        "parameters": parameter_count(model), **measure(row, model, data),
+        "seconds": round(seconds, 1),
+    }  # fmt: skip
+    if row.question in (0, 1):
+        result["gradients"] = [history[0], history[-1]]
+    return result
+
+
+def train(row: Row, data: Corpus, seed: int, epochs: int) -> tuple[Model, list[dict[str, Any]]]:
+    """Train one row: its model, and the history of its gradients (see `GradientFlow`)."""
     seed_everything(seed, verbose=False)
     recipe = yaml.safe_load(RECIPE.read_text())
     settings = {**recipe["model"], **row.model}
@@ -348,7 +363,6 @@ def run(row: Row, data: Corpus, seed: int, epochs: int) -> dict[str, Any]:
     callbacks: list[Callback] = [flow]
     if row.average:
         callbacks.append(EMAWeightAveraging(decay=row.average))
-    started = time.monotonic()
     trainer = Trainer(
         accelerator="cpu", max_epochs=epochs * row.epochs,
         gradient_clip_val=recipe["trainer"]["gradient_clip_val"], precision="bf16-mixed",
@@ -357,15 +371,7 @@ def run(row: Row, data: Corpus, seed: int, epochs: int) -> dict[str, Any]:
     )  # fmt: skip
     prepare(training, data, trainer.strategy.root_device)
     trainer.fit(training, datamodule=data)
-    seconds = time.monotonic() - started
-    result = {
-        "question": row.question, "row": row.name, "seed": seed, "epochs": epochs * row.epochs,
-        "parameters": parameter_count(training.model), **measure(row, training.model, data),
-        "seconds": round(seconds, 1),
-    }  # fmt: skip
-    if row.question in (0, 1):
-        result["gradients"] = [flow.history[0], flow.history[-1]]
-    return result
+    return training.model, flow.history
 
 
 def measure(row: Row, model: Model, data: Corpus) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from speechrnn.enrolment import BANK, Bank, embed
 from speechrnn.folder import read_folder, save_folder
 from speechrnn.network import Network
 
-WORDS, TALK, SOUNDS, SILENT = 300, 180, 120, 8  # embeddings of each
+WORDS, TALK, SOUNDS, SILENT = 300, 180, 120, 40  # embeddings of each
 FACTS = ("corpus", "recipe", "seed", "epochs", "date", "hardware", "version")  # of the training
 SHRINKAGE, SHARPNESS = 0.5, 0.06  # of the metric
 SPREAD_CLIPS, SPREAD_LEAST = 12_000, 8  # for the spread within words: clips in all, and of a word
