@@ -32,7 +32,7 @@ import soundfile
 import soxr
 
 from speechrnn.audio import AudioError, find_audio, read_wave
-from speechrnn.config import CLIP_SAMPLES, SAMPLE_RATE
+from speechrnn.config import CLIP_SAMPLES, SAMPLE_RATE, UNKNOWN
 from speechrnn.corpus import NOISE, hash_split
 from speechrnn.files import whole_file
 
@@ -47,7 +47,7 @@ SILENT = 0.02  # of the loudest sample: what is quieter at the ends is cut off
 SECONDS, LETTERS, SURE = (0.25, 0.95), 3, 0.6
 MARGIN = 0.04  # s, beside a word in running speech
 FADE = 0.02  # s, at the ends of a cut
-FEWEST = 3  # clips of a word in running speech that no list has
+FEWEST = 3  # clips of a word in running speech that no list has; with fewer it is unknown
 
 
 def seed(name: str) -> np.random.Generator:
@@ -195,16 +195,17 @@ def main() -> int:
 
 
 def cut_words(talk: Path, ear: Path, out: Path, folder_of: dict[str, str]) -> None:
-    """Write words in talk; those that no list has only where there are several of them."""
+    """Write words in talk; those that no list has and that are rare are unknown."""
     found: dict[str, list[tuple[Path, np.ndarray]]] = {}
     for word, path, wave in words_in_talk(find_audio([talk]), ear):
         found.setdefault(folder_of.get(word, word), []).append((path, wave))
     for word, cuts in found.items():
-        if (out / word).is_dir() or len(cuts) >= FEWEST:
-            for number, (path, wave) in enumerate(cuts):
-                voice = path.stem.partition("-")[0]
-                name = f"talk-{voice}_nohash_{number}.wav"
-                write(out / word / name, in_a_second(faded(wave), seed(f"{word} {name}")))
+        known = (out / word).is_dir() or len(cuts) >= FEWEST
+        for number, (path, wave) in enumerate(cuts):
+            voice = path.stem.partition("-")[0] + ("" if known else f"-{word}")
+            name = f"talk-{voice}_nohash_{number}.wav"
+            clip = in_a_second(faded(wave), seed(f"{word} {name}"))
+            write(out / (word if known else UNKNOWN) / name, clip)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from speechrnn.audio import AudioError, find_audio, loudest_second, read_wave
-from speechrnn.config import SAMPLE_RATE, SILENCE, UNKNOWN, row_labels
+from speechrnn.config import SAMPLE_RATE, SILENCE, UNKNOWN, ModelConfig, row_labels
 from speechrnn.detection import Posteriors, SlidingWindow, Trigger
 from speechrnn.folder import ModelFolder, read_folder, save_folder
-from speechrnn.network import Network, softmax
+from speechrnn.network import Network, answer_shares
 
 ENCODER = Path(__file__).with_name("encoder")
 BANK, EXAMPLES = "bank.safetensors", "examples.safetensors"
@@ -31,6 +31,7 @@ LONGEST_SECONDS = 3.0  # of a recording: it holds one word
 QUIETEST_DB = -55.0  # of full scale, in the loudest tenth of a second
 CLIPPED_SHARE = 0.002  # of the samples at full scale: more than the peaks of one loud vowel
 FALSE_ACCEPTS = 0.01  # share of the bank that is taken for a word
+DOUBTFUL = 0.1  # probability of its own word below which a recording does not fit the others
 THRESHOLD = 0.6  # from which a word counts in a stream
 LEVELS = tuple(round(THRESHOLD + 0.02 * step, 2) for step in range(20))  # of thresholds
 
@@ -104,14 +105,11 @@ class Encoder:
         """By which enrolled models know their encoder."""
         return str(self.folder.about["sha256"])
 
-    def rows(self, words: Sequence[str]) -> tuple[str, ...]:
-        """Labels of the rows of a head for these words: `ModelConfig.labels`."""
-        bank = self.bank
-        return (
-            *row_labels(SILENCE, len(bank.silence)),
-            *row_labels(UNKNOWN, len(bank.unknown)),
-            *words,
-        )
+    def config_for(self, words: Sequence[str]) -> ModelConfig:
+        """Of a model with a row for each of the bank and of these words."""
+        silence, unknown = len(self.bank.silence), len(self.bank.unknown)
+        rest = (*row_labels(SILENCE, silence), *row_labels(UNKNOWN, unknown))
+        return replace(self.folder.config, labels=(*rest, *words))
 
     def logits(self, means: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
         """Logits (..., R) of embeddings (..., H), for words with these mean embeddings (W, H)."""
@@ -127,10 +125,8 @@ class Encoder:
         weight, bias = self._head(means)
         weight = weight - weight.mean(0) + self.weights["head.1.weight"].mean(0)
         new = {"head.1.weight": weight, "head.1.bias": bias - bias.mean()}
-        config = replace(self.folder.config, labels=self.rows(words))
-        return Network(
-            config, self.weights | {name: p.astype(np.float32) for name, p in new.items()}
-        )
+        parts = {name: part.astype(np.float32) for name, part in new.items()}
+        return Network(self.config_for(words), self.weights | parts)
 
     def _head(self, means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Weight (R, H) and bias (R,): minus half the squared distance to each row's embedding.
@@ -289,8 +285,8 @@ class Check:
     @property
     def doubtful(self) -> list[tuple[str, str]]:
         """Word and name of each recording that does not fit the others, the worst first."""
-        wrong = [one for one, answer in self.answers.items() if answer != one[0]]
-        return sorted(wrong, key=self.shares.__getitem__)
+        doubtful = [one for one, share in self.shares.items() if share < DOUBTFUL]
+        return sorted(doubtful, key=self.shares.__getitem__)
 
     @property
     def confused(self) -> tuple[str, str] | None:
@@ -305,7 +301,7 @@ class Check:
 
 def check(encoder: Encoder, words: Mapping[str, Examples]) -> Check:
     """Answer each recording with a head that was made without it."""
-    names = list(words)
+    config = encoder.config_for(tuple(words))
     means = np.stack([one.mean for one in words.values()])
     answers, shares = {}, {}
     for place, (word, one) in enumerate(words.items()):
@@ -315,20 +311,10 @@ def check(encoder: Encoder, words: Mapping[str, Examples]) -> Check:
                 continue
             others = means.copy()
             others[place] = (means[place] * count - one.embeddings[number]) / (count - 1)
-            found = softmax(encoder.logits(others, one.embeddings[number]))
-            known = [*_rest_shares(encoder, found), *found[-len(names) :]]
-            best = int(np.argmax(known))
-            answers[word, name] = [SILENCE, UNKNOWN, *names][best]
-            shares[word, name] = float(found[len(found) - len(names) + place])
+            found = answer_shares(encoder.logits(others, one.embeddings[number]), config)
+            answers[word, name] = config.answers[int(found.argmax())]
+            shares[word, name] = float(found[config.answers.index(word)])
     return Check(answers, shares)
-
-
-def _rest_shares(encoder: Encoder, found: np.ndarray) -> tuple[float, float]:
-    """Probabilities of silence and of unknown, from those of all rows (R,)."""
-    silent = len(encoder.bank.silence)
-    return float(found[:silent].sum()), float(
-        found[silent : silent + len(encoder.bank.unknown)].sum()
-    )
 
 
 def quiet_threshold(network: Network, blocks: Iterable[np.ndarray]) -> float:

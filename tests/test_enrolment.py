@@ -396,3 +396,19 @@ def test_damaged_bank_is_named(run: Run, recorded: Path, tmp_path: Path) -> None
 def test_encoder_is_small_enough_for_the_wheel() -> None:
     assert sum(path.stat().st_size for path in ENCODER.iterdir()) < 1_500_000
     assert read_folder(ENCODER).config.parameter_count <= 250_000
+
+
+@pytest.mark.parametrize("kind", ["onnx", "html"])
+def test_enrolled_model_is_exported(run: Run, recorded: Path, take: Take, kind: str) -> None:
+    pytest.importorskip("onnx")
+    model, file = recorded.with_name("lamp"), recorded.with_name(f"lamp.{kind}")
+    run("enrol", recorded, "--to", model)
+    status, _, err = run("export", model, "--format", kind, "--to", file)
+    assert status == 0, err
+    if kind == "onnx":
+        pytest.importorskip("onnxruntime")
+        exported = load(file)
+        assert exported.labels == (SILENCE, UNKNOWN, *sorted(WORDS))
+        for path in take("bed", 2):
+            ours, theirs = load(model).classify(path), exported.classify(path)
+            assert (ours.label, ours.score) == (theirs.label, pytest.approx(theirs.score, abs=1e-4))

@@ -102,8 +102,8 @@ def _print(words: dict[str, "Examples"], check: "Check", faults: list[str]) -> N
     for word, name in check.doubtful:
         answer = check.answers[word, name]
         print(
-            f"speechrnn: {word}/{name}: does not fit the others, they take it for {answer}: noise, "
-            "another word, or cut off?",
+            f"speechrnn: {word}/{name}: does not fit the others, they take it for {answer}: is "
+            "it noise, another word, or cut off?",
             file=sys.stderr,
         )
     if check.confused:
