@@ -32,12 +32,13 @@ coded once as Ogg Opus, with fewer clips of `go` and `stop`; `recipes/README.md`
 lists them. Unknown words and silence were drawn from it with seed 0. These are not the clips of the
 official test archive: the figures do not compare with published ones.
 
-Seconds of talk and of sounds were trained as unknown words; licences of each source in brackets:
+Seconds of talk were trained as unknown words, seconds of sounds as unknown or silence; licences of
+each source in brackets:
 
 - talk: 1.1 h of LibriSpeech, about 260 readers (Panayotov et al. 2015, CC BY 4.0); 1 h of acted
   dialogues of the game Flight of the Amazon Queen (freely distributable, not to be sold alone);
   shouts of Hedgewars (GFDL 1.3); letters of KLettres (GPL-2+, some CC0), all from Debian's
-  packages; 221 sentences and, in `base` and `tiny`, 1,236 words rendered with 42 voices of
+  packages; 221 sentences, 1,236 words, and letters and other short words (327 clips), rendered by
   Kokoro-82M (Apache-2.0);
 - sounds: 3.4 h of music, effects, animals and machines from 40 of Debian's packages
   (`recipes/get_sounds.py` names them and their licences); 2 h of music made up by
@@ -45,7 +46,7 @@ Seconds of talk and of sounds were trained as unknown words; licences of each so
   computed by `data/make_sounds.py`.
 
 Commands were cut out of the acted talk where Whisper tiny.en heard them. A fifth of the clips was
-heard in simulated rooms."""
+heard in simulated rooms, 15 % of them through a narrow band."""
 
 
 def main() -> None:
