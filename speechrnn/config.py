@@ -7,6 +7,7 @@ of each weight, and counts that need no weights. It does not know what the weigh
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 Activation = Literal["tanh", "relu"]
@@ -107,15 +108,16 @@ class ModelConfig:
         """The labels that are words."""
         return words_among(self.labels)
 
-    @property
+    @cached_property
     def answers(self) -> tuple[str, ...]:
         """What can be answered: the labels, with silence and unknown once each."""
         return tuple(dict.fromkeys(map(_answer, self.labels)))
 
-    @property
+    @cached_property
     def answer_places(self) -> tuple[int, ...]:
         """The place in `answers` of each label."""
-        return tuple(self.answers.index(_answer(label)) for label in self.labels)
+        places = {answer: place for place, answer in enumerate(self.answers)}
+        return tuple(places[_answer(label)] for label in self.labels)
 
     @property
     def window_size(self) -> int:

@@ -72,7 +72,7 @@ def card_metadata(
 
 
 def model_card(
-    config: ModelConfig, facts: dict[str, Any], alone: ClipResult, streamed: ClipResult
+    config: ModelConfig, facts: dict[str, Any], alone: ClipResult, streamed: ClipResult | None
 ) -> str:
     """A model card.
 
@@ -82,9 +82,14 @@ def model_card(
         config: shape, features and labels of the model.
         facts: of the run: recipe, seed, epochs, best_epoch, clips, corpus, date, hardware, torch.
         alone: the answers on the validation clips, each clip alone.
-        streamed: the same, all clips in one stream.
+        streamed: the same, all clips in one stream; None where that was not measured.
     """
     words = ", ".join(config.words)
+    in_stream = ""
+    if streamed:
+        in_stream = f"""
+- All clips in one stream, with background between them and a state that is never reset:
+  {summary(streamed)}."""
     credit = ""
     if "speech_commands" in facts["corpus"]:
         credit = " Speech Commands is Pete Warden's (arXiv 1804.03209), CC BY 4.0."
@@ -103,9 +108,7 @@ The best epoch was chosen on {alone.clips:,} validation clips.{credit}
 
 ## Accuracy on the validation split, on which the epoch was chosen
 
-- Each clip alone: {summary(alone)}.
-- All clips in one stream, with background between them and a state that is never reset:
-  {summary(streamed)}.
+- Each clip alone: {summary(alone)}.{in_stream}
 
 {markdown(label_rows(alone))}
 
