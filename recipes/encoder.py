@@ -103,9 +103,19 @@ def main() -> int:
     for name in ("words", "talk", "sounds"):
         parser.add_argument(f"--{name}", type=Path, required=True, help="what it was trained on")
     parser.add_argument("--to", type=Path, required=True, help="folder to write")
+    parser.add_argument(
+        "--unheard",
+        nargs="+",
+        metavar="WORD",
+        help="words that the training never had: `speechrnn evaluate --few-shot` tells them apart",
+    )
     arguments = parser.parse_args()
     random = np.random.default_rng(0)
     trained = read_folder(arguments.model)
+    if heard := sorted(set(arguments.unheard or ()) & set(trained.config.words)):
+        raise ValueError(
+            f"{arguments.model}: was trained on {', '.join(heard)}: take them from --unheard"
+        )
     weights = trained.weights()
     weigher = weights["head.1.weight"].mean(0)
     weights["head.1.weight"] = np.stack((weigher, weigher))
@@ -128,9 +138,10 @@ def main() -> int:
     )
     count = len(trained.config.words)
     facts = {name: trained.about["training"].get(name) for name in FACTS}
+    unheard = {"unheard": arguments.unheard} if arguments.unheard else {}
     arrays = {name: part.astype(np.float32) for name, part in bank._asdict().items()}
     save_folder(
-        arguments.to, config, weights, training={**facts, "words": count}, scores={},
+        arguments.to, config, weights, training={**facts, "words": count, **unheard}, scores={},
         card=CARD.format(count=count, parameters=config.parameter_count),
         others={BANK: save(arrays)},
     )  # fmt: skip

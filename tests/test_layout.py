@@ -15,13 +15,14 @@ PACKAGE = Path(__file__).parents[1] / "speechrnn"
 # From the ground up: a room imports only from rooms above it in this list, also inside functions.
 LIGHT = [
     "config", "audio", "files", "folder", "network", "onnx_runtime", "detection", "recogniser",
-    "transcripts", "recording", "service", "export.check", "export.rounding", "export.page",
+    "transcripts", "recording", "enrolment", "service", "export.check", "export.rounding",
+    "export.page",
 ]  # fmt: skip
 WORKSHOP = [
     "features", "recurrence_triton", "recurrence", "model", "corpus", "rooms", "download",
     "evaluation.statistics", "evaluation.tables", "evaluation.clips", "evaluation.recordings",
     "evaluation.spotting", "evaluation.background", "evaluation.conditions", "evaluation.results",
-    "evaluation.text",
+    "evaluation.few_shot", "evaluation.text",
     "evaluation.plots", "evaluation.report",
     "training.frames", "training.augmentation", "training.pieces",
     "training.batches", "training.gradients",
@@ -31,8 +32,8 @@ WORKSHOP = [
     "bench",
 ]  # fmt: skip
 COMMANDS = [
-    "cli.common", "cli.record", "cli.recognise", "cli.demo", "cli.serve", "cli.train",
-    "cli.measure", "cli.export", "cli.speak", "cli", "__main__",
+    "cli.common", "cli.record", "cli.recognise", "cli.enrol", "cli.demo", "cli.serve",
+    "cli.train", "cli.measure", "cli.export", "cli.speak", "cli", "__main__",
 ]  # fmt: skip
 ROOMS = [*LIGHT, *WORKSHOP, "__init__", *COMMANDS]
 # They hold rooms, and nothing themselves.

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, of AMD, and in WSL
 SPLITS = ("training", "validation", "testing")
+# With --few-shot: by the protocol whose words are new, that which loads all words of the corpus.
+FEW_SHOT_PROTOCOLS = {"v1-12": "v1-30", "v2-12": "v2-35", "own": "own"}
 
 
 def add_parsers(commands: Commands) -> None:
@@ -30,6 +32,8 @@ def add_parsers(commands: Commands) -> None:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Measure models on a split, print the results, and write the report that was asked for."""
+    if options.few_shot:
+        return _few_shot(options)
     from speechrnn.evaluation.conditions import conditions_rooms
     from speechrnn.evaluation.results import join_split
     from speechrnn.evaluation.text import as_json, as_text
@@ -50,6 +54,57 @@ def evaluate(options: argparse.Namespace) -> int:
         if streams:
             streams.recording.save(options.report / "stream.flac")
             written += [options.report / f"stream.{kind}" for kind in ("flac", "txt")]
+        names = ", ".join(path.name for path in written)
+        print(f"written: {options.report}: {names}", file=sys.stderr)
+    return 0
+
+
+def _few_shot(options: argparse.Namespace) -> int:
+    """Measure an encoder with a few recordings of each word."""
+    from speechrnn.config import words_among
+    from speechrnn.corpus import folder_labels, load_noises, load_split
+    from speechrnn.enrolment import Encoder
+    from speechrnn.evaluation.background import read_background
+    from speechrnn.evaluation.few_shot import FewShot, evaluate_few_shot
+    from speechrnn.evaluation.text import few_shot_text
+
+    if len(options.models) > 1:
+        count = len(options.models)
+        raise ValueError(f"--few-shot measures one encoder: expected one folder, got {count}")
+    if options.noise or options.sounds:
+        raise ValueError("--few-shot goes with neither --noise nor --sounds: leave them out")
+    if options.streamed != bool(options.talk):
+        raise ValueError(
+            "with --few-shot, --streamed and --talk FOLDER go together: misses in a stream are "
+            "told at false alarms in talk"
+        )
+    protocol = options.protocol or "v2-12"
+    if protocol not in FEW_SHOT_PROTOCOLS:
+        raise ValueError(
+            f"--few-shot does not go with --protocol {protocol}: expected "
+            f"{', '.join(FEW_SHOT_PROTOCOLS)}"
+        )
+    (name,) = options.models
+    encoder = Encoder(name)
+    talk = read_background(options.talk) if options.talk else None
+    clips = load_split(
+        options.data,
+        FEW_SHOT_PROTOCOLS[protocol],
+        options.split,
+        seed=options.draw_seed,
+        allow_partial=options.allow_partial,
+    )
+    words = words_among(
+        clips.labels if protocol == "own" else folder_labels(options.data, protocol)
+    )
+    few_shot = FewShot(encoder, clips, words, options.draw_seed)
+    stream = few_shot.stream(load_noises(options.data, options.split), talk) if talk else None
+    report = evaluate_few_shot(name, few_shot, options.split, stream)
+    print(json.dumps(report.to_dict(), indent=2) if options.json else few_shot_text(report))
+    if options.report:
+        from speechrnn.evaluation.report import write_few_shot
+
+        written = write_few_shot(options.report, report)
         names = ", ".join(path.name for path in written)
         print(f"written: {options.report}: {names}", file=sys.stderr)
     return 0
@@ -226,7 +281,13 @@ def _add_evaluate(commands: Commands) -> None:
         "`mcnemar`, a list with the two `models` of each pair, `only_first` and `only_second`\n"
         "(clips that only this one answered rightly), and `p`. In a report, `truth` and `answers`\n"
         "of the clips in `names` are places in `labels`, `scores` the probabilities of the "
-        "answers.",
+        "answers.\n\n"
+        "--few-shot measures an encoder of `speechrnn enrol` in place of a model: 500 times a few\n"
+        "recordings of each word are drawn, and other speakers say these words and others. New\n"
+        "are the ten commands (--protocol v2-12, if none is given), or in each draw ten words\n"
+        "of the corpus (own). With --streamed --talk FOLDER also words missed in a stream. An\n"
+        "encoder that heard the words in its training tells little: take one that never did.\n\n"
+        "  speechrnn evaluate ENCODER --few-shot --data CORPUS --split validation",
     )
     this.add_argument(
         "models",
@@ -235,6 +296,12 @@ def _add_evaluate(commands: Commands) -> None:
         help="shipped model, folder of a trained one, or exported file.onnx",
     )
     _add_corpus(this, "testing")
+    this.add_argument(
+        "--few-shot",
+        action="store_true",
+        help="MODEL is the folder of an encoder: how good new words are from 1, 5 and 10 "
+        "recordings",
+    )
     this.add_argument(
         "--streamed",
         action="store_true",
@@ -252,7 +319,8 @@ def _add_evaluate(commands: Commands) -> None:
         "--report",
         type=Path,
         metavar="FOLDER",
-        help="write report.html, report.md, report.json and the pictures there",
+        help="write report.html, report.md, report.json and the pictures there; with --few-shot "
+        "they are called few_shot",
     )
     this.add_argument("--json", action="store_true", help="print the results as JSON")
 

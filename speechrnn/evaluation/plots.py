@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter, ScalarFormatter
 from speechrnn.config import SAMPLE_RATE, ModelConfig
 from speechrnn.evaluation.clips import ClipResult
 from speechrnn.evaluation.conditions import RECORDED
+from speechrnn.evaluation.few_shot import FALSE_ACCEPTS, PUBLISHED, FewShotResult
 from speechrnn.evaluation.spotting import ALL, SpottingResult
 from speechrnn.files import write_files
 
@@ -249,6 +250,47 @@ def false_alarms(
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.legend()
+    return figure
+
+
+def few_shot(results: Sequence[FewShotResult], title: str) -> Figure:
+    """Accuracy against shots with 95 % intervals, a pane for each share of false accepts.
+
+    Beside our lines stand the published figures that were measured at about that share.
+    """
+    lines: dict[str, list[FewShotResult]] = {}
+    for result in results:
+        who = "the same speaker" if result.same_speaker else "other speakers"
+        lines.setdefault(f"{who}; unknown: {result.unknown}", []).append(result)
+    # A file's name may hold a dollar, which is no mathematics.
+    with matplotlib.rc_context({**STYLE, "text.parse_math": False}):
+        figure = Figure(figsize=(9, 4.4), layout="constrained")
+        figure.suptitle(title)
+        panes = figure.subplots(1, len(FALSE_ACCEPTS), sharey=True)
+        for axes, share in zip(panes, FALSE_ACCEPTS, strict=True):
+            drawn = []
+            for place, points in enumerate(lines.values()):
+                mean, low, high = np.array([one.accuracy[share] for one in points]).T
+                colour, line = _look(place)
+                style: Any = {"color": colour, "linestyle": line, "marker": "o", "capsize": 3}
+                shots = [one.shots for one in points]
+                drawn.append(axes.errorbar(shots, mean, (mean - low, high - mean), **style))
+            published = [
+                one
+                for one in PUBLISHED
+                if one.shots and one.false_accepts and abs(one.false_accepts - share) < 0.01
+            ]
+            for one, marker in zip(published, "Dsv", strict=False):
+                label = f"{one.work.partition(' (')[0]}, {one.false_accepts:.1%}: {one.protocol}"
+                dot: Any = {"linestyle": "", "color": "black", "markersize": 5, "zorder": 3}
+                axes.plot(one.shots, one.accuracy, marker, label=label, **dot)
+            axes.legend(loc="lower right", fontsize=6.5)
+            axes.set(xlabel="recordings of each word", title=f"{share:.0%} false accepts")
+            axes.set(xlim=(0, None), ylim=(0, 1.02))
+            axes.set_xticks(sorted({one.shots for one in results}))
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        panes[0].set_ylabel("words answered rightly")
+        figure.legend(drawn, list(lines), loc="outside lower center", ncols=2, fontsize=7)
     return figure
 
 

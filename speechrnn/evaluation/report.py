@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from speechrnn.evaluation import plots, text
 from speechrnn.evaluation.clips import WORST, ClipResult
+from speechrnn.evaluation.few_shot import FewShotReport
 from speechrnn.evaluation.results import ModelResult, StreamResult
 from speechrnn.evaluation.tables import latex, markdown, numeric
 from speechrnn.files import write_files
@@ -49,12 +50,42 @@ def write_report(folder: Path, results: Sequence[ModelResult]) -> list[Path]:
     return write_sections(folder, title, headline, sections(results), text.as_json(results))
 
 
+def write_few_shot(folder: Path, report: FewShotReport) -> list[Path]:
+    """Write the report of an encoder as `few_shot.html` and so on; see `write_sections`."""
+    name, stream = report.encoder.name, report.stream
+    best = {}
+    for result in report.results:  # those with the most recordings
+        who = "the same speaker" if result.same_speaker else "other speakers"
+        for share, (accuracy, *_) in result.accuracy.items():
+            best[f"{share:.0%} false accepts, {result.unknown}, {who}"] = accuracy, result.shots
+    headline = [(f"{what}, {shots} shots", f"{value:.1%}") for what, (value, shots) in best.items()]
+    parts = [
+        Section(
+            "Words from a few recordings",
+            f"{text.few_shot_summary(report)}.",
+            text.few_shot_rows(report.results),
+            {"few_shot": plots.few_shot(report.results, name)},
+        ),
+        Section(
+            "Published",
+            "Other encoders, other data, and protocols that differ.",
+            text.published_rows(),
+        ),
+    ]
+    if stream:
+        summary = f"{text.few_shot_stream_summary(stream)}."
+        parts.append(Section("In a stream", summary, text.few_shot_stream_rows(stream)))
+    title = f"{name}: words from a few recordings"
+    return write_sections(folder, title, headline, parts, report.to_dict(), "few_shot")
+
+
 def write_sections(
     folder: Path,
     title: str,
     headline: Sequence[tuple[str, str]],
     sections: Sequence[Section],
     numbers: Mapping[str, Any],
+    name: str = "report",
 ) -> list[Path]:
     """Write `report.html`, `report.md`, `report.json` and each picture as PNG.
 
@@ -64,6 +95,7 @@ def write_sections(
         headline: names and values of the figures that stand first.
         sections: of the page, in order.
         numbers: for `report.json`.
+        name: of the files, in place of `report`.
 
     Returns:
         The files.
@@ -72,7 +104,9 @@ def write_sections(
         OSError: if one cannot be written; then none is.
     """
     pictures = {
-        name: plots.png(figure) for section in sections for name, figure in section.pictures.items()
+        picture: plots.png(figure)
+        for section in sections
+        for picture, figure in section.pictures.items()
     }
     environment = Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
@@ -82,20 +116,20 @@ def write_sections(
         headline=headline,
         sections=sections,
         pictures={
-            name: f"data:image/png;base64,{base64.b64encode(picture).decode()}"
-            for name, picture in pictures.items()
+            picture: f"data:image/png;base64,{base64.b64encode(content).decode()}"
+            for picture, content in pictures.items()
         },
         numeric=numeric,
     )
     texts = {
-        "report.html": page,
-        "report.md": _markdown(title, headline, sections),
-        "report.json": json.dumps(numbers, indent=2),
+        "html": page,
+        "md": _markdown(title, headline, sections),
+        "json": json.dumps(numbers, indent=2),
     }
-    files = {folder / f"{name}.png": picture for name, picture in pictures.items()}
-    for name, content in texts.items():
+    files = {folder / f"{picture}.png": content for picture, content in pictures.items()}
+    for ending, written in texts.items():
         # A file's name need not be UTF-8.
-        files[folder / name] = f"{content}\n".encode(errors="surrogateescape")
+        files[folder / f"{name}.{ending}"] = f"{written}\n".encode(errors="surrogateescape")
     write_files(files)
     return list(files)
 

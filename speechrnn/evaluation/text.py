@@ -8,6 +8,14 @@ from typing import Any
 
 from speechrnn.evaluation.background import BackgroundResult
 from speechrnn.evaluation.clips import ClipResult, MeasuredModel, differences
+from speechrnn.evaluation.few_shot import (
+    FALSE_ACCEPTS,
+    PUBLISHED,
+    FewShotReport,
+    FewShotResult,
+    FewShotStream,
+    Interval,
+)
 from speechrnn.evaluation.results import ModelResult
 from speechrnn.evaluation.spotting import ALL, SpottingResult
 from speechrnn.evaluation.tables import latex, markdown
@@ -187,6 +195,80 @@ def as_json(results: Sequence[ModelResult]) -> dict[str, Any]:
         return results[0].to_dict()
     tests = mcnemar_tests([result.clips for result in results])
     return {"reports": [result.to_dict() for result in results], "mcnemar": tests}
+
+
+def few_shot_summary(report: FewShotReport) -> str:
+    """Which encoder was measured on what, and which of the words it may have heard."""
+    encoder, words = report.encoder, ", ".join(report.words)
+    if report.unheard is None:
+        heard = "its config.json does not tell which words it never heard in training"
+    else:
+        known = [word for word in report.words if word not in report.unheard]
+        heard = f"in training it heard {', '.join(known) or 'none of them'}"
+    return (
+        f"encoder {encoder.name}, {encoder.parameters:,} parameters, SHA-256 "
+        f"{encoder.sha256[:12]}; {report.split}, {report.clips:,} clips; new words: {words}; "
+        f"{heard}"
+    )
+
+
+def few_shot_rows(results: Sequence[FewShotResult]) -> Rows:
+    """A row for each number of recordings of other speakers and of the same one."""
+    shares = [f"right at {share:.0%} false accepts" for share in FALSE_ACCEPTS]
+    rows = [["speaker", "shots", "unknown", *shares, "AUROC", "words", "episodes"]]
+    for result in results:
+        who = "the same" if result.same_speaker else "others"
+        measured = [_share(result.accuracy[share]) for share in FALSE_ACCEPTS]
+        counts = [f"{result.words:.1f}", f"{result.episodes:,}"]
+        rows.append(
+            [who, str(result.shots), result.unknown, *measured, _share(result.auroc), *counts]
+        )
+    return rows
+
+
+def few_shot_stream_summary(stream: FewShotStream) -> str:
+    """What was streamed, in one line."""
+    return (
+        f"enrolled with {stream.shots} shots of each word: stream of {stream.hours:.2f} h by other "
+        f"speakers, {stream.words:,} words; talk, {stream.talk_hours:.2f} h"
+    )
+
+
+def few_shot_stream_rows(stream: FewShotStream) -> Rows:
+    """A row for each number of false alarms an hour of talk that is allowed."""
+    rows = [["false alarms an hour allowed", "found in talk", "threshold", "words missed"]]
+    for allowed, rate, threshold, missed in stream.points:
+        at = ["none is high enough", ""]
+        if threshold is not None and missed is not None:
+            at = [f"{threshold:.3f}", f"{missed:.1%}"]
+        rows.append([f"{allowed:g}", f"{rate:.1f}", *at])
+    return rows
+
+
+def published_rows() -> Rows:
+    """A row for each published figure; the protocols differ."""
+    rows = [["work", "shots", "protocol", "false accepts", "accuracy"]]
+    for one in PUBLISHED:
+        accepts = "" if one.false_accepts is None else f"{one.false_accepts:.1%}"
+        shots = "" if one.shots is None else str(one.shots)
+        rows.append([one.work, shots, one.protocol, accepts, f"{one.accuracy:.1%}"])
+    return rows
+
+
+def few_shot_text(report: FewShotReport) -> str:
+    """All of it as `speechrnn evaluate --few-shot` prints it."""
+    parts = [few_shot_summary(report), markdown(few_shot_rows(report.results))]
+    if not any(result.same_speaker for result in report.results):
+        parts.append("The same speaker: not measured, for nobody says enough words often enough.")
+    if report.stream:
+        rows = few_shot_stream_rows(report.stream)
+        parts += [few_shot_stream_summary(report.stream), markdown(rows)]
+    return "\n\n".join(parts)
+
+
+def _share(interval: Interval) -> str:
+    mean, low, high = interval
+    return f"{mean:.1%} ({low:.1%} to {high:.1%})"
 
 
 def _model(result: ClipResult) -> MeasuredModel:
