@@ -338,7 +338,7 @@ def _print_plan(data: SpeechCommands, epochs: int) -> None:
     clips, draws = len(data.clips["training"]), data.draws()
     print(
         f"{clips:,} clips for training, {len(data.clips['validation']):,} for validation; "
-        f"{epochs} epochs of {draws:,}: each is heard about {epochs * draws / clips:.0f} times",
+        f"{epochs} x {draws:,} draws: each is heard {epochs * draws / clips:.1f} times on average",
         file=sys.stderr,
     )
 
