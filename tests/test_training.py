@@ -785,9 +785,9 @@ def test_a_run_says_how_many_clips_there_are_and_how_often_each_is_heard(corpus,
     words = ["--data.least_draws", "210", "--trainer.max_epochs", "2"]
     assert main(_words(corpus, tmp_path, *words)) == 0
     assert (
-        "72 clips for training, 12 for validation; 2 x 210 draws: each is heard 5.8 times on average"
-        in capsys.readouterr().err.splitlines()
-    )
+        "72 clips for training, 12 for validation; 2 x 210 draws: "
+        "each is heard 5.8 times on average"
+    ) in capsys.readouterr().err.splitlines()
 
 
 # The state that goes on from clip to clip
