@@ -247,6 +247,16 @@ def test_pieces_of_recordings_are_unknown_words_in_the_share_that_was_asked_for(
     assert torch.equal(frames[2], with_pieces.pieces[1].take(torch.tensor([3]))[0])
 
 
+def test_an_epoch_of_few_clips_draws_each_several_times(
+    with_pieces: SpeechCommands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_they_come = with_pieces.draws()
+    for least, expected in ((as_they_come - 1, as_they_come), (5_000, 5_000)):
+        monkeypatch.setattr(with_pieces, "least_draws", least)
+        drawn = sum(map(len, with_pieces.train_dataloader().sampler))
+        assert drawn == pytest.approx(expected / 0.7, abs=1), "pieces come on top"
+
+
 def test_prior_is_how_much_more_often_a_label_is_drawn_than_it_is_met(
     with_pieces: SpeechCommands,
 ) -> None:

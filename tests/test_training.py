@@ -700,27 +700,99 @@ def test_a_run_begins_with_the_weights_and_the_normalisation_of_its_start(corpus
         assert torch.equal(value, model.state_dict()[name]), name
 
 
-def test_start_of_another_shape_is_refused_in_one_line(corpus, tmp_path, capsys):
-    model = Model(ModelConfig(labels=(SILENCE, UNKNOWN, *TEN_WORDS), hidden_size=8, layers=2))
+@pytest.fixture
+def encoder(tmp_path) -> Path:
+    """What `recipes/encoder.py` leaves of a model: two equal rows of a head."""
+    torch.manual_seed(3)
+    model = Model(ModelConfig(labels=(SILENCE, UNKNOWN), hidden_size=16, layers=2))
+    model.mfcc.mean.fill_(7)
+    model.head[1].weight.data[1] = model.head[1].weight.data[0]
+    save(model, tmp_path / "encoder")
+    return tmp_path / "encoder"
+
+
+def test_a_start_with_other_labels_gives_all_but_the_head(encoder):
+    ours = Training(TEN_WORDS, start=str(encoder), hidden_size=16, layers=2).model.state_dict()
+    theirs = Model.load(encoder).state_dict()
+    assert ours["head.1.weight"].shape == (10, 16)
+    for name in theirs.keys() - {"head.1.weight", "head.1.bias"}:
+        assert torch.equal(ours[name], theirs[name]), name
+
+
+def test_a_new_head_weighs_the_steps_of_a_clip_as_the_old_one_did(encoder):
+    head = Training(TEN_WORDS, start=str(encoder), hidden_size=16, layers=2).model.head[1]
+    weigher = Model.load(encoder).head[1].weight[0]
+    assert torch.allclose(head.weight.mean(0), weigher, atol=1e-6)
+    assert (head.weight - weigher).abs().max(1).values.min() > 0.05, "words begin alike"
+
+
+def test_the_encoder_of_enrol_is_a_start_by_name(encoder, monkeypatch):
+    monkeypatch.setattr("speechrnn.training.module.ENCODER", encoder)
+    model = Training(TEN_WORDS, start="encoder", hidden_size=16, layers=2).model
+    assert torch.equal(model.input.weight, Model.load(encoder).input.weight)
+
+
+def test_a_missing_encoder_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("speechrnn.training.module.ENCODER", tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match=f"no model '{tmp_path / 'nothing'}'"):
+        Training(TEN_WORDS, start="encoder")
+
+
+@pytest.mark.parametrize("labels", [(SILENCE, UNKNOWN, *TEN_WORDS), TEN_WORDS])
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"hidden_size": 8}, "hidden_size 8: expected 16"),
+        ({"hop_ms": 12.5}, "hop_ms 12.5: expected 10.0"),
+    ],
+)
+def test_start_of_another_shape_is_refused_in_one_line(
+    labels, other, said, corpus, tmp_path, capsys
+):
+    model = Model(ModelConfig(labels=labels, **{"hidden_size": 16, "layers": 2, **other}))
     save(model, tmp_path / "first")
-    assert (
-        main(
-            _words(
-                corpus,
-                Path("nowhere"),
-                "--model.start",
-                str(tmp_path / "first"),
-                "--trainer.fast_dev_run",
-                "1",
-            )
-        )
-        == 1
-    )
+    words = ["--model.start", str(tmp_path / "first"), "--trainer.fast_dev_run", "1"]
+    assert main(_words(corpus, Path("nowhere"), *words)) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error == (
-        f"speechrnn: start {tmp_path / 'first'} has hidden_size 8: expected 16, as in the recipe; "
-        "change one of them"
+        f"speechrnn: start {tmp_path / 'first'} has {said}, as in the recipe; change one of them"
     )
+
+
+def test_a_run_that_began_with_an_encoder_is_resumed_as_if_it_had_not_been_stopped(
+    corpus, encoder, tmp_path, monkeypatch
+):
+    words = ["--model.start", str(encoder), "--trainer.max_epochs", "3"]
+    assert main(_words(corpus, tmp_path / "whole", *words)) == 0
+    begun, real = [], Training.on_train_epoch_start
+
+    def stop_once(self):
+        begun.append(self.current_epoch)
+        if begun == [0, 1, 2]:
+            raise KeyboardInterrupt
+        real(self)
+
+    monkeypatch.setattr(Training, "on_train_epoch_start", stop_once)
+    broken = _words(corpus, tmp_path / "broken", *words)
+    assert main(broken) == 130
+    assert main([*broken, "--resume"]) == 0
+    assert begun == [0, 1, 2, 2]
+    ours, theirs = (
+        torch.load(tmp_path / run / "last.ckpt", weights_only=False)["state_dict"]
+        for run in ("broken", "whole")
+    )
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        assert torch.equal(ours[name], value), name
+
+
+def test_a_run_says_how_many_clips_there_are_and_how_often_each_is_heard(corpus, tmp_path, capsys):
+    words = ["--data.least_draws", "210", "--trainer.max_epochs", "2"]
+    assert main(_words(corpus, tmp_path, *words)) == 0
+    assert (
+        "72 clips for training, 12 for validation; 2 x 210 draws: "
+        "each is heard 5.8 times on average"
+    ) in capsys.readouterr().err.splitlines()
 
 
 # The state that goes on from clip to clip

@@ -114,6 +114,8 @@ class SpeechCommands(LightningDataModule):
         sounds: folder of recordings of music, animals, machines and the like; pieces of them hold
             no word: whether they are unknown or silence is left to the model.
         sounds_share: share of such pieces in training.
+        least_draws: clips in an epoch at the least, pieces aside. Where a folder has fewer, an
+            epoch draws each several times, and so takes enough steps to learn from.
         draw_seed: of the draws of unknown and silence clips, and of the pieces; apart from the
             training's seed, so that the same validation clips measure runs of all seeds.
         allow_partial: go on where the folder lacks clips of the official splits.
@@ -131,6 +133,7 @@ class SpeechCommands(LightningDataModule):
         talk_share: float = 0.0,
         sounds: str | None = None,
         sounds_share: float = 0.0,
+        least_draws: int = 0,
         draw_seed: int = 0,
         allow_partial: bool = False,
     ) -> None:
@@ -143,6 +146,7 @@ class SpeechCommands(LightningDataModule):
             )
         self.folder, self.protocol, self.batch_size = Path(folder), protocol, batch_size
         self.balance, self.draw_seed, self.allow_partial = balance, draw_seed, allow_partial
+        self.least_draws = least_draws
         self.shares = {UNKNOWN: unknown_share, SILENCE: silence_share}
         self.labels = folder_labels(folder, protocol)
         self.recordings = _asked_for(talk, talk_share) | _asked_for(sounds, sounds_share)
@@ -193,14 +197,18 @@ class SpeechCommands(LightningDataModule):
         """Batches of clips drawn by `weights`, with replacement, and of pieces of recordings.
 
         An epoch has as many clips as the words have, and a tenth of that for each of unknown and
-        silence; pieces come on top.
+        silence, or `least_draws` if that is more; pieces come on top.
         """
+        pieces = sum(self.recordings.values())
+        draws = round(self.draws() / (1 - pieces))
+        return self._loader("training", self._all_weights(), draws)
+
+    def draws(self) -> int:
+        """Clips in an epoch of training, pieces aside."""
         clips = self.clips["training"]
         words = sum(clips.labels[target] not in self.shares for target in clips.targets.tolist())
         others = sum(label in self.shares for label in clips.labels)
-        draws = words + others * math.ceil(REST_SHARE * words)
-        pieces = sum(self.recordings.values())
-        return self._loader("training", self._all_weights(), round(draws / (1 - pieces)))
+        return max(self.least_draws, words + others * math.ceil(REST_SHARE * words))
 
     def val_dataloader(self) -> Loader:
         """Batches of every clip of the validation split, once."""

@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy, kl_div
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from speechrnn.config import FRAME_SETTINGS, SILENCE, UNKNOWN, ModelConfig
+from speechrnn.enrolment import ENCODER
 from speechrnn.model import Model
 from speechrnn.recurrence import Backend
 from speechrnn.training.augmentation import Augmentation
@@ -47,7 +48,8 @@ class Training(LightningModule):
         carry_state: share of the clips that start from the state which the clip before left, as in
             a stream, and not from silence (as `--rolling` in EdgeML's FastGRNN).
         start: a model whose weights and normalisation the training begins with, as a shipped name
-            or a folder; of the same shape, features and labels.
+            or a folder, or `encoder` for the one that `speechrnn enrol` uses; of the same shape and
+            features. Where its labels are not these, all but its head is taken over.
         teacher: a model whose answers are learned beside the labels (Hinton, Vinyals and Dean 2015,
             arXiv 1503.02531), as a shipped name or a folder; its labels and mel frames must be
             those of this model.
@@ -82,10 +84,7 @@ class Training(LightningModule):
         self.label_smoothing, self.carry_state = label_smoothing, carry_state
         self.start = start
         if start is not None:
-            first = Model.load(start)
-            names = [field.name for field in fields(ModelConfig)]
-            _require_same(f"start {start}", first.config, self.model.config, names)
-            self.model.load_state_dict(first.state_dict())
+            self._begin_with(Model.load(ENCODER if start == "encoder" else start))
         self.teacher_share = teacher_share
         self.teacher = None
         if teacher is not None:
@@ -108,6 +107,19 @@ class Training(LightningModule):
         )
         self.validation_accuracy = MulticlassAccuracy(len(labels), average="micro")
         self.validation_confusion = MulticlassConfusionMatrix(len(labels))
+
+    def _begin_with(self, first: Model) -> None:
+        """Take over its weights; for other labels, with a new head that weighs steps as its did."""
+        names = [field.name for field in fields(ModelConfig) if field.name != "labels"]
+        _require_same(f"start {self.start}", first.config, self.model.config, names)
+        weights = first.state_dict()
+        if first.config.labels != self.model.config.labels:
+            new = {name: self.model.state_dict()[name] for name in ("head.1.weight", "head.1.bias")}
+            rows = new["head.1.weight"]  # random, and small
+            # Of all the rows it is the mean that weighs the steps of a clip, see `Model.answer`.
+            new["head.1.weight"] = rows - rows.mean(0) + weights["head.1.weight"].mean(0)
+            weights |= new
+        self.model.load_state_dict(weights)
 
     def on_train_epoch_start(self) -> None:
         """Begin each epoch from silence: a resumed run has no clip before."""

@@ -89,6 +89,7 @@ def run(recipe: str, overrides: list[str], resume: bool = False) -> Path | None:
     started = datetime.datetime.now(datetime.UTC)
     with trainer.profiler.profile("features"):
         prepare(cli.model, cli.datamodule, trainer.strategy.root_device)
+    _print_plan(cli.datamodule, trainer.max_epochs)
     try:
         trainer.fit(cli.model, cli.datamodule, ckpt_path=last, weights_only=False)
     except SystemExit:  # Lightning's answer to an interrupt from the keyboard
@@ -332,6 +333,17 @@ def _require_same_recipe(recipe: str, folder: Path) -> None:
 def _write_recipe(text: str, folder: Path) -> None:
     with whole_file(folder / "recipe.yaml") as beside:
         beside.write_text(text)
+
+
+@rank_zero_only
+def _print_plan(data: SpeechCommands, epochs: int) -> None:
+    """Say how many clips there are, and how often a training hears them."""
+    clips, draws = len(data.clips["training"]), data.draws()
+    print(
+        f"{clips:,} clips for training, {len(data.clips['validation']):,} for validation; "
+        f"{epochs} x {draws:,} draws: each is heard {epochs * draws / clips:.1f} times on average",
+        file=sys.stderr,
+    )
 
 
 def _finish(cli: _RecipeCli, folder: Path, started: datetime.datetime) -> Path:
