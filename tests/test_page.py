@@ -27,11 +27,12 @@ from tolerances import PROBABILITY, RUNTIMES
 from speechrnn import Recogniser, load
 from speechrnn.audio import to_int16
 from speechrnn.config import ModelConfig
-from speechrnn.detection import HOLD_SECONDS, Detection, SlidingWindow, Trigger
+from speechrnn.detection import HOLD_SECONDS, REFRACTORY_SECONDS, Detection, SlidingWindow, Trigger
 from speechrnn.export.page import model_of, pack, page, unpack, write_page
 from speechrnn.folder import WEIGHTS, ModelFolder, read_folder, save_folder, shipped_models
 from speechrnn.model import Model
 from speechrnn.network import Network
+from speechrnn.recogniser import PIECE_STEPS, TAIL_SECONDS
 
 BYTES = 500_000  # of the page of `base`
 STEP = 0.03  # s, of the shipped models
@@ -254,6 +255,20 @@ def test_any_configuration_gives_what_it_gives_in_numpy(evaluate: Evaluate, chan
     lengths = evaluate("network.lengths")
     assert lengths["windowSteps"] == config.window_steps
     assert lengths["holdSteps"] == round(HOLD_SECONDS / config.seconds_per_step)
+
+
+def test_constants_of_the_detector_are_those_of_python() -> None:
+    script = (
+        Path(__file__).parents[1] / "speechrnn" / "export" / "web" / "speechrnn.js"
+    ).read_text()
+    for name, value in {
+        "HOLD_SECONDS": HOLD_SECONDS,
+        "REFRACTORY_SECONDS": REFRACTORY_SECONDS,
+        "PIECE_STEPS": PIECE_STEPS,
+        "TAIL_SECONDS": TAIL_SECONDS,
+    }.items():
+        (found,) = re.findall(rf"const {name} = ([\d.]+);", script)
+        assert float(found) == value
 
 
 @needs_node
