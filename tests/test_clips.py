@@ -34,7 +34,7 @@ class Parrot:
     """A runtime that gives the label whose number is the clip's first sample."""
 
     def __init__(self, labels: tuple[str, ...], answers: tuple[str, ...]) -> None:
-        self.config = SimpleNamespace(labels=labels)
+        self.config = SimpleNamespace(labels=labels, answers=labels)
         self.answers = np.array([labels.index(answer) for answer in answers])
         self.batches: list[int] = []
 

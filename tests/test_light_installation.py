@@ -76,7 +76,8 @@ def test_classify_transcribe_and_info_work_there(environment):
     assert done.stdout.split("\t")[1] == "yes"
     done = _run(environment, "speechrnn", "transcribe", RECORDING)
     assert (done.returncode, done.stderr) == (0, "")
-    assert [line.split("\t")[2] for line in done.stdout.splitlines()][:2] == ["yes", "no"]
+    words = [line.split("\t")[2] for line in done.stdout.splitlines()]
+    assert words[0] == "yes" and len(words) >= 5
     done = _run(environment, "speechrnn", "info")
     assert (done.returncode, done.stderr) == (0, "")
     assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["base", "small", "tiny"]

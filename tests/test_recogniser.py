@@ -142,7 +142,7 @@ def tiny() -> Recogniser:
 @pytest.fixture(scope="module")
 def expected(tiny, recording):
     words = list(tiny.detect([recording]))
-    assert len(words) >= 5
+    assert len(words) >= 4
     return words
 
 
@@ -183,7 +183,7 @@ def test_probabilities_of_a_listener_are_those_that_words_are_found_by(tiny, rec
         rows.append(listener.probabilities)
     shares = np.concatenate(rows)
     assert shares.shape == (len(recording) // (480 * PIECE_STEPS) * PIECE_STEPS, len(tiny.words))
-    assert len(words) >= 5
+    assert len(words) >= 4
     for word in words:
         last = round(word.reported / 0.03)
         assert word.score in shares[last - PIECE_STEPS : last, tiny.words.index(word.label)]
