@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from speechrnn.audio import AudioError, find_audio, from_int16, read_blocks, to_int16
-from speechrnn.config import CLIP_SAMPLES, SILENCE, UNKNOWN
-from speechrnn.corpus import Clips, load_split, progress
+from speechrnn.audio import AudioError, from_int16
+from speechrnn.config import SILENCE, UNKNOWN
+from speechrnn.corpus import Clips, load_split
 from speechrnn.enrolment import BANK, Bank, embed
+from speechrnn.evaluation.background import random_seconds, read_background
 from speechrnn.folder import read_folder, save_folder
 from speechrnn.network import Network
 
@@ -41,21 +42,6 @@ Data: Google Speech Commands (Pete Warden, CC BY 4.0); LibriSpeech (Panayotov et
 words synthesised by flite, espeak-ng and Kokoro-82M; talk and sounds from Debian packages, whose
 licences stand in recipes/README.md of speechrnn.
 """
-
-
-def pieces(folder: Path, count: int, random: np.random.Generator) -> np.ndarray:
-    """Seconds (count, 16000) float32 from random places in a folder's recordings."""
-    waves = [
-        np.concatenate([to_int16(block) for block in read_blocks(path, 60.0)])
-        for path in progress(find_audio([folder]), f"reading {folder.name}")
-    ]
-    waves = [wave for wave in waves if len(wave) >= CLIP_SAMPLES]
-    lengths = np.array([len(wave) for wave in waves], float)
-    owners = random.choice(len(waves), count, p=lengths / lengths.sum())
-    starts = [int(random.integers(len(waves[owner]) - CLIP_SAMPLES + 1)) for owner in owners]
-    return from_int16(
-        np.stack([waves[o][s : s + CLIP_SAMPLES] for o, s in zip(owners, starts, strict=True)])
-    )
 
 
 def one_of_each(
@@ -128,8 +114,8 @@ def main() -> int:
     silence = np.flatnonzero(clips.targets == clips.labels.index(SILENCE))
     unknown = [
         from_int16(clips.waves[one_of_each(clips.targets, words, WORDS, random)]),
-        pieces(arguments.talk, TALK, random),
-        pieces(arguments.sounds, SOUNDS, random),
+        from_int16(random_seconds(read_background(arguments.talk), TALK, random)),
+        from_int16(random_seconds(read_background(arguments.sounds), SOUNDS, random)),
     ]
     bank = Bank(
         embed(network, np.concatenate(unknown)),

@@ -46,7 +46,7 @@ each source in brackets:
   computed by `data/make_sounds.py`.
 
 Commands were cut out of the acted talk where Whisper tiny.en heard them. A fifth of the clips was
-heard in simulated rooms, 15 % of them through a narrow band."""
+heard in simulated rooms, 15 % of all through a narrow band."""
 
 
 def main() -> None:

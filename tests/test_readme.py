@@ -16,7 +16,6 @@ import soundfile
 
 from speechrnn.cli import main, parser
 from speechrnn.corpus import PROTOCOLS
-from speechrnn.enrolment import ENCODER
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -98,7 +97,6 @@ def test_training_commands_of_the_readme_run(command, project):
     assert main([*shlex.split(command)[1:], "--trainer.fast_dev_run", "1"]) == 0
 
 
-@pytest.mark.skipif(not ENCODER.is_dir(), reason="no encoder is shipped")
 def test_own_words_are_trained_and_classified_as_the_readme_shows(project, capsys):
     random = np.random.default_rng(0)
     for number, word in enumerate(("lights", "music")):

@@ -243,17 +243,23 @@ def _place(word: Detection, background: Background) -> str:
     return "before a pause" if after else "after a pause" if before else "in mid-flow"
 
 
-def _random_seconds(recogniser: Recogniser, background: Background, seed: int) -> float:
-    """Share of seconds cut at random places that are answered with a word."""
-    random = np.random.default_rng(seed)
+def random_seconds(background: Background, count: int, random: np.random.Generator) -> np.ndarray:
+    """Seconds (count, 16000) int16 from random places; none where no recording is as long."""
     waves = [wave for wave in background.waves if len(wave) >= CLIP_SAMPLES]
     if not waves:
-        return 0.0
+        return np.zeros((0, CLIP_SAMPLES), np.int16)
     lengths = np.array([len(wave) for wave in waves], float)
-    owners = random.choice(len(waves), RANDOM_SECONDS, p=lengths / lengths.sum())
+    owners = random.choice(len(waves), count, p=lengths / lengths.sum())
     starts = [int(random.integers(len(waves[one]) - CLIP_SAMPLES + 1)) for one in owners]
-    cuts = np.stack(
+    return np.stack(
         [waves[one][s : s + CLIP_SAMPLES] for one, s in zip(owners, starts, strict=True)]
     )
+
+
+def _random_seconds(recogniser: Recogniser, background: Background, seed: int) -> float:
+    """Share of seconds cut at random places that are answered with a word."""
+    cuts = random_seconds(background, RANDOM_SECONDS, np.random.default_rng(seed))
+    if not len(cuts):
+        return 0.0
     answers = recogniser.classify_waves(list(from_int16(cuts)))
     return sum(answer.label in recogniser.words for answer in answers) / len(answers)
