@@ -177,18 +177,32 @@ def test_each_recording_is_answered_without_itself(encoder: Encoder, take: Take)
     first = words["bed"]
     left = dict(words, bed=Examples(first.names[1:], first.embeddings[1:]))
     means = np.stack([one.mean for one in left.values()])
-    shares = softmax(encoder.logits(means, first.embeddings[0]))
+    shares = softmax(encoder.head(WORDS).logits(means, first.embeddings[0]))
     assert found.shares["bed", first.names[0]] == pytest.approx(shares[-4], rel=1e-4)
     alone = check(encoder, {"bed": Examples(first.names[:1], first.embeddings[:1])})
     assert not alone.answers
     assert "cannot be checked" in alone.summary
 
 
+def test_rows_of_the_bank_that_are_the_words_themselves_are_left_out(encoder: Encoder) -> None:
+    """Else a recording of a word may be taken for the unknown word that it is."""
+    bank = encoder.bank
+    mine, other = bank.words[0], "Zeitgeist"
+    assert bank.words.count(mine) == 1 and other not in bank.words
+    shares = {}
+    for word, rows in ((other, 0), (mine, 1), (mine.upper(), 1)):
+        head = encoder.head([word])
+        unknown = [label for label in head.config.labels if label.startswith(UNKNOWN)]
+        assert len(unknown) == len(bank.unknown) - rows
+        shares[word] = softmax(head.logits(bank.unknown[:1], bank.unknown[0]))[-1]
+    assert shares[other] < 0.8 < shares[mine]
+
+
 def test_one_in_a_hundred_of_the_bank_is_taken_for_a_word(encoder: Encoder, take: Take) -> None:
     """Each of the bank without its own row."""
     means = np.stack([one.mean for one in words_of(encoder, take).values()])
-    bank = encoder.bank
-    logits = encoder.logits(means, bank.unknown)
+    bank, unheard = encoder.bank, ("Wort", "palabra", "mot", "parola")
+    logits = encoder.head(unheard).logits(means, bank.unknown)
     own = np.arange(len(logits))
     logits[own, len(bank.silence) + own] = -np.inf
     taken = softmax(logits)[:, -len(WORDS) :].sum(1) > 0.5
