@@ -35,8 +35,8 @@ FALSE_ACCEPTS = 0.01  # share of the bank that is taken for a word
 DOUBTFUL = 0.1  # probability of its own word below which a recording does not fit the others
 # From which a word counts in a stream: ten commands from ten recordings by others gave one false
 # alarm in 1.4 h of validation talk.
-THRESHOLD = 0.44
-LEVELS = tuple(round(THRESHOLD + 0.02 * step, 2) for step in range(28))  # of thresholds
+THRESHOLD = 0.38
+LEVELS = tuple(round(THRESHOLD + 0.02 * step, 2) for step in range(31))  # of thresholds
 
 
 CARD = """# Words of somebody's own
