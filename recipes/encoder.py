@@ -16,19 +16,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save
 
 from speechrnn.audio import AudioError, from_int16
 from speechrnn.config import SILENCE, UNKNOWN
 from speechrnn.corpus import Clips, load_split
-from speechrnn.enrolment import BANK, Bank, embed
+from speechrnn.enrolment import BANK, Bank, bank_bytes, embed
 from speechrnn.evaluation.background import random_seconds, read_background
 from speechrnn.folder import read_folder, save_folder
 from speechrnn.network import Network
 
-WORDS, TALK, SOUNDS, SILENT = 300, 180, 120, 40  # embeddings of each
+WORDS, TALK, SOUNDS, SILENT = 800, 150, 50, 40  # embeddings of each
 FACTS = ("corpus", "recipe", "seed", "epochs", "date", "hardware", "version")  # of the training
-SHRINKAGE, SHARPNESS = 0.5, 0.06  # of the metric
+SHRINKAGE, SHARPNESS = 0.25, 0.06  # of the metric
 SPREAD_CLIPS, SPREAD_LEAST = 12_000, 8  # for the spread within words: clips in all, and of a word
 
 CARD = """# An encoder of words
@@ -112,8 +111,9 @@ def main() -> int:
     rest = [clips.labels.index(label) for label in (SILENCE, UNKNOWN) if label in clips.labels]
     words = np.flatnonzero(~np.isin(clips.targets, rest))
     silence = np.flatnonzero(clips.targets == clips.labels.index(SILENCE))
+    other = one_of_each(clips.targets, words, WORDS, random)
     unknown = [
-        from_int16(clips.waves[one_of_each(clips.targets, words, WORDS, random)]),
+        from_int16(clips.waves[other]),
         from_int16(random_seconds(read_background(arguments.talk), TALK, random)),
         from_int16(random_seconds(read_background(arguments.sounds), SOUNDS, random)),
     ]
@@ -121,15 +121,15 @@ def main() -> int:
         embed(network, np.concatenate(unknown)),
         embed(network, from_int16(clips.waves[random.permutation(silence)[:SILENT]])),
         metric(spread(network, clips, words, random)),
+        tuple(clips.labels[target] for target in clips.targets[other]),
     )
     count = len(trained.config.words)
     facts = {name: trained.about["training"].get(name) for name in FACTS}
     unheard = {"unheard": arguments.unheard} if arguments.unheard else {}
-    arrays = {name: part.astype(np.float32) for name, part in bank._asdict().items()}
     save_folder(
         arguments.to, config, weights, training={**facts, "words": count, **unheard}, scores={},
         card=CARD.format(count=count, parameters=config.parameter_count),
-        others={BANK: save(arrays)},
+        others={BANK: bank_bytes(bank)},
     )  # fmt: skip
     size = sum(path.stat().st_size for path in arguments.to.iterdir())
     print(f"written: {arguments.to}: {count} words, {size:,} bytes")

@@ -4,11 +4,12 @@ In: an encoder, which is a network that has learned what words are, and recordin
 Out: a model folder like any other. The recurrent stack stays as it is. The new head has a row for
 each word, the mean embedding of its recordings, and many rows for `_unknown_` and `_silence_`: a
 bank of embeddings of other words, of talk, sounds and noise that travels with the encoder. The
-embeddings are kept with the model, so that words can be added and taken away later. It does not
-know the command line.
+embeddings of the recordings are kept with the model, so that words can be added and taken away
+later. It does not know the command line.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,8 +35,8 @@ FALSE_ACCEPTS = 0.01  # share of the bank that is taken for a word
 DOUBTFUL = 0.1  # probability of its own word below which a recording does not fit the others
 # From which a word counts in a stream: ten commands from ten recordings by others gave one false
 # alarm in 1.4 h of validation talk.
-THRESHOLD = 0.44
-LEVELS = tuple(round(THRESHOLD + 0.02 * step, 2) for step in range(28))  # of thresholds
+THRESHOLD = 0.38
+LEVELS = tuple(round(THRESHOLD + 0.02 * step, 2) for step in range(31))  # of thresholds
 
 
 CARD = """# Words of somebody's own
@@ -53,16 +54,18 @@ class Bank(NamedTuple):
     """Embeddings that are none of a user's words, and how to compare embeddings.
 
     Args:
-        unknown: (n, H) of other words, of talk and of sounds.
+        unknown: (n, H) of other words, then of talk and of sounds.
         silence: (m, H) of background noise.
         metric: (H, H) for the squared distance of two embeddings, d @ metric @ d: the inverse of
             their covariance within words, as in linear discriminant analysis (Fisher 1936), times
             a factor that was chosen on words that the encoder had learned.
+        words: of which the first rows of `unknown` are.
     """
 
     unknown: np.ndarray
     silence: np.ndarray
     metric: np.ndarray
+    words: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -107,47 +110,66 @@ class Encoder:
         """By which enrolled models know their encoder."""
         return str(self.folder.about["sha256"])
 
-    def config_for(self, words: Sequence[str]) -> ModelConfig:
-        """Of a model with a row for each of the bank and of these words."""
-        silence, unknown = len(self.bank.silence), len(self.bank.unknown)
-        rest = (*row_labels(SILENCE, silence), *row_labels(UNKNOWN, unknown))
-        return replace(self.folder.config, labels=(*rest, *words))
+    def head(self, words: Sequence[str]) -> "Head":
+        """What answers with these words, once it has their mean embeddings."""
+        return Head(self, words)
+
+
+class Head:
+    """Rows for some words and, from an encoder's bank, for everything else, see `Encoder.head`.
+
+    Rows of the bank that are the words themselves are left out.
+    """
+
+    def __init__(self, encoder: Encoder, words: Sequence[str]) -> None:
+        bank, mine = encoder.bank, {word.casefold() for word in words}
+        kept = np.ones(len(bank.unknown), bool)
+        kept[: len(bank.words)] = [word.casefold() not in mine for word in bank.words]
+        unknown, silence = bank.unknown[kept], bank.silence
+        rest = (*row_labels(SILENCE, len(silence)), *row_labels(UNKNOWN, len(unknown)))
+        self.encoder = encoder
+        self.config: ModelConfig = replace(encoder.folder.config, labels=(*rest, *words))
+        self._unknown = unknown.astype(np.float64)
+        self._weight, self._bias = self._rows(np.concatenate((silence, unknown)))
+        own = np.arange(len(unknown))
+        logits = self._unknown @ self._weight.T + self._bias
+        logits[own, len(silence) + own] = -np.inf
+        self._elsewhere = np.logaddexp.reduce(logits, 1)
 
     def logits(self, means: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
         """Logits (..., R) of embeddings (..., H), for words with these mean embeddings (W, H)."""
-        weight, bias = self._head(means)
+        weight, bias = self._fit(means)
         logits: np.ndarray = embeddings @ weight.T + bias
         return logits
 
-    def network_for(self, words: Sequence[str], means: np.ndarray) -> Network:
-        """The network with a head for words with these mean embeddings (W, H).
+    def network(self, means: np.ndarray) -> Network:
+        """The encoder's network with this head, for words with these mean embeddings (W, H).
 
         The mean row of a head weighs the steps (`network.pool`): it stays the encoder's.
         """
-        weight, bias = self._head(means)
-        weight = weight - weight.mean(0) + self.weights["head.1.weight"].mean(0)
+        weight, bias = self._fit(means)
+        weights = self.encoder.weights
+        weight = weight - weight.mean(0) + weights["head.1.weight"].mean(0)
         new = {"head.1.weight": weight, "head.1.bias": bias - bias.mean()}
         parts = {name: part.astype(np.float32) for name, part in new.items()}
-        return Network(self.config_for(words), self.weights | parts)
+        return Network(self.config, weights | parts)
 
-    def _head(self, means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Weight (R, H) and bias (R,): minus half the squared distance to each row's embedding.
+    def _rows(self, embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Weight (R, H) and bias (R,): minus half the squared distance to each embedding (R, H)."""
+        rows = embeddings.astype(np.float64)
+        weight = rows @ self.encoder.bank.metric
+        return weight, -0.5 * np.vecdot(weight, rows)
+
+    def _fit(self, means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Weight (R, H) and bias (R,) of all rows.
 
         As there are many more rows of the bank than words, words get a bias: the one with which
         `FALSE_ACCEPTS` of the bank are more probably a word than not, each without its own row.
         """
-        bank = self.bank
-        rows = np.concatenate((bank.silence, bank.unknown, means)).astype(np.float64)
-        weight = rows @ bank.metric
-        bias = -0.5 * np.vecdot(weight, rows)
-        logits = bank.unknown @ weight.T + bias
-        own = np.arange(len(bank.unknown))
-        logits[own, len(bank.silence) + own] = -np.inf
-        words, rest = (
-            np.logaddexp.reduce(part, 1) for part in np.split(logits, [-len(means)], 1)[::-1]
-        )
-        bias[-len(means) :] -= np.quantile(words - rest, 1 - FALSE_ACCEPTS)
-        return weight, bias
+        weight, bias = self._rows(means)
+        word = np.logaddexp.reduce(self._unknown @ weight.T + bias, 1)
+        bias -= np.quantile(word - self._elsewhere, 1 - FALSE_ACCEPTS)
+        return np.concatenate((self._weight, weight)), np.concatenate((self._bias, bias))
 
 
 def embed(network: Network, clips: np.ndarray) -> np.ndarray:
@@ -166,15 +188,27 @@ def _read_bank(folder: ModelFolder) -> Bank:
     size = folder.config.hidden_size
     try:
         with safe_open(path, "np") as file:
-            bank = Bank(*(file.get_tensor(name).astype(np.float32) for name in Bank._fields))
-    except SafetensorError as error:
+            words = tuple(json.loads(file.metadata()["words"]))
+            unknown, silence, metric = (
+                file.get_tensor(name).astype(np.float32) for name in Bank._fields[:3]
+            )
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is damaged ({error}): copy the encoder again") from error
-    if {part.shape[-1] for part in bank} != {size}:
+    if {array.shape[-1] for array in (unknown, silence, metric)} != {size}:
         raise ValueError(
             f"{path} is of another encoder: expected embeddings of {size} numbers; copy the whole "
             "folder again"
         )
-    return bank
+    return Bank(unknown, silence, metric, words)
+
+
+def bank_bytes(bank: Bank) -> bytes:
+    """What `Encoder` reads again from the file `BANK` of a folder."""
+    arrays = bank._asdict()
+    words = json.dumps(arrays.pop("words"))
+    return save(
+        {name: array.astype(np.float32) for name, array in arrays.items()}, {"words": words}
+    )
 
 
 def read_clips(folder: str | Path, faults: list[str]) -> dict[str, dict[str, np.ndarray]]:
@@ -254,7 +288,11 @@ def embed_examples(encoder: Encoder, clips: Mapping[str, np.ndarray]) -> Example
 
 def network_of(encoder: Encoder, words: Mapping[str, Examples]) -> Network:
     """The network for these words."""
-    return encoder.network_for(tuple(words), np.stack([one.mean for one in words.values()]))
+    return encoder.head(tuple(words)).network(_means(words))
+
+
+def _means(words: Mapping[str, Examples]) -> np.ndarray:
+    return np.stack([one.mean for one in words.values()])
 
 
 @dataclass(frozen=True)
@@ -286,8 +324,16 @@ class Check:
 
     @property
     def doubtful(self) -> list[tuple[str, str]]:
-        """Word and name of each recording that does not fit the others, the worst first."""
-        doubtful = [one for one, share in self.shares.items() if share < DOUBTFUL]
+        """Word and name of each recording that does not fit the others, the worst first.
+
+        Only of words whose recordings mostly fit: where they do not, none of them stands out.
+        """
+        total = Counter(word for word, _ in self.answers)
+        right = Counter(word for (word, _), answer in self.answers.items() if answer == word)
+        fits = {word for word, count in total.items() if 2 * right[word] >= count}
+        doubtful = [
+            one for one, share in self.shares.items() if share < DOUBTFUL and one[0] in fits
+        ]
         return sorted(doubtful, key=self.shares.__getitem__)
 
     @property
@@ -303,8 +349,7 @@ class Check:
 
 def check(encoder: Encoder, words: Mapping[str, Examples]) -> Check:
     """Answer each recording with a head that was made without it."""
-    config = encoder.config_for(tuple(words))
-    means = np.stack([one.mean for one in words.values()])
+    head, means = encoder.head(tuple(words)), _means(words)
     answers, shares = {}, {}
     for place, (word, one) in enumerate(words.items()):
         count = len(one.names)
@@ -313,9 +358,9 @@ def check(encoder: Encoder, words: Mapping[str, Examples]) -> Check:
                 continue
             others = means.copy()
             others[place] = (means[place] * count - one.embeddings[number]) / (count - 1)
-            found = answer_shares(encoder.logits(others, one.embeddings[number]), config)
-            answers[word, name] = config.answers[int(found.argmax())]
-            shares[word, name] = float(found[config.answers.index(word)])
+            found = answer_shares(head.logits(others, one.embeddings[number]), head.config)
+            answers[word, name] = head.config.answers[int(found.argmax())]
+            shares[word, name] = float(found[head.config.answers.index(word)])
     return Check(answers, shares)
 
 

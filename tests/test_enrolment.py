@@ -86,7 +86,8 @@ def test_embedding_is_what_the_head_makes_its_answer_of(encoder: Encoder, take: 
 def test_new_head_answers_by_distance_and_weighs_steps_as_the_encoder_does(
     encoder: Encoder, take: Take
 ) -> None:
-    words = words_of(encoder, take)
+    unheard = ("Wort", "palabra", "mot", "parola")  # none of them has a row in the bank
+    words = dict(zip(unheard, words_of(encoder, take).values(), strict=True))
     network = network_of(encoder, words)
     clips = np.stack([one_second(path) for path in take("happy", 3, skip=6)])
     np.testing.assert_allclose(embed(network, clips), embed(encoder.network, clips), atol=1e-3)
@@ -177,18 +178,33 @@ def test_each_recording_is_answered_without_itself(encoder: Encoder, take: Take)
     first = words["bed"]
     left = dict(words, bed=Examples(first.names[1:], first.embeddings[1:]))
     means = np.stack([one.mean for one in left.values()])
-    shares = softmax(encoder.logits(means, first.embeddings[0]))
+    shares = softmax(encoder.head(WORDS).logits(means, first.embeddings[0]))
     assert found.shares["bed", first.names[0]] == pytest.approx(shares[-4], rel=1e-4)
     alone = check(encoder, {"bed": Examples(first.names[:1], first.embeddings[:1])})
     assert not alone.answers
     assert "cannot be checked" in alone.summary
 
 
+def test_rows_of_the_bank_that_are_the_words_themselves_are_left_out(encoder: Encoder) -> None:
+    """Else a recording of a word may be taken for the unknown word that it is."""
+    bank = encoder.bank
+    mine, other = bank.words[0], "Zeitgeist"
+    assert bank.words.count(mine) == 1 and other not in bank.words
+    clip = bank.unknown[0]
+    for word, there in ((other, True), (mine, False), (mine.upper(), False)):
+        head = encoder.head([word])
+        unknown = [label.startswith(UNKNOWN) for label in head.config.labels]
+        assert sum(unknown) == len(bank.unknown) - (not there)
+        logits = head.logits(-bank.unknown[:1], clip)[unknown]
+        nearest = 0.5 * clip @ bank.metric @ clip  # the logit of a row at no distance
+        assert (logits.max() == pytest.approx(nearest, rel=1e-5)) == there
+
+
 def test_one_in_a_hundred_of_the_bank_is_taken_for_a_word(encoder: Encoder, take: Take) -> None:
     """Each of the bank without its own row."""
     means = np.stack([one.mean for one in words_of(encoder, take).values()])
-    bank = encoder.bank
-    logits = encoder.logits(means, bank.unknown)
+    bank, unheard = encoder.bank, ("Wort", "palabra", "mot", "parola")
+    logits = encoder.head(unheard).logits(means, bank.unknown)
     own = np.arange(len(logits))
     logits[own, len(bank.silence) + own] = -np.inf
     taken = softmax(logits)[:, -len(WORDS) :].sum(1) > 0.5

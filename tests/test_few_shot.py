@@ -14,11 +14,10 @@ import soundfile
 import torch
 from conftest import Run, assert_one_line
 from recipe_scripts import load_recipe
-from safetensors.numpy import save_file
 
 from speechrnn.config import ModelConfig
 from speechrnn.corpus import Clips
-from speechrnn.enrolment import BANK, Encoder
+from speechrnn.enrolment import BANK, Bank, Encoder, bank_bytes
 from speechrnn.evaluation import few_shot as room
 from speechrnn.evaluation import plots
 from speechrnn.evaluation.background import Background
@@ -65,7 +64,9 @@ def encoder_that(embed: Any, unheard: list[str] | None = None) -> Any:
 
     training = {} if unheard is None else {"unheard": unheard}
     folder = SimpleNamespace(about={"training": training})
-    return SimpleNamespace(network=SimpleNamespace(embed=embed), logits=logits, folder=folder)
+    head = SimpleNamespace(logits=logits)
+    network = SimpleNamespace(embed=embed)
+    return SimpleNamespace(network=network, head=lambda words: head, folder=folder)
 
 
 def labels(waves: np.ndarray) -> np.ndarray:
@@ -215,9 +216,9 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     training = {"unheard": ["yes", "cat"]}
     save_folder(folder, model.config, model.arrays(), training=training, scores={}, card="")
     random = np.random.default_rng(0)
-    bank = {"unknown": random.normal(size=(4, 16)), "silence": random.normal(size=(2, 16))}
-    bank = {name: rows.astype(np.float32) for name, rows in bank.items()}
-    save_file(bank | {"metric": np.eye(16, dtype=np.float32)}, folder / BANK)
+    unknown, silence = random.normal(size=(4, 16)), random.normal(size=(2, 16))
+    bank = Bank(unknown, silence, np.eye(16), ("tree", "house"))
+    (folder / BANK).write_bytes(bank_bytes(bank))
     return folder
 
 

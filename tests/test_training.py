@@ -544,6 +544,15 @@ def test_accumulated_batches_are_augmented_differently(corpus, monkeypatch):
     assert len(set(steps)) == len(steps) == 3
 
 
+def test_a_run_of_very_many_labels_keeps_no_table_of_confusions(corpus, tmp_path, monkeypatch):
+    """Of an encoder's 2,600 it would fill 170 MB; nor are they measured as a stream."""
+    monkeypatch.setattr("speechrnn.training.run.MOST_LABELS", 11)
+    assert main(_words(corpus, tmp_path / "run", "--trainer.max_epochs", "1")) == 0
+    scores = json.loads((tmp_path / "run" / "model" / "config.json").read_text())["scores"]
+    assert set(scores) == {"validation"}
+    assert "accuracy" in scores["validation"] and "confusion" not in scores["validation"]
+
+
 # A teacher
 
 

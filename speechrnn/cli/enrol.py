@@ -24,9 +24,10 @@ def add_parsers(commands: Commands) -> None:
         "`speechrnn listen --record WORD` writes them. It takes seconds, and no training.\n\n"
         "  speechrnn enrol own_words --to lamp\n"
         "  speechrnn listen --model lamp\n\n"
-        "Into a model that is there words are added; a word that it has is replaced. Prints each\n"
-        "word, its recordings, and how many of them the others answer rightly. With hundreds of\n"
-        "recordings of a word, a training is better: recipes/own_words.yaml.",
+        "Into a model that is there words are added; a word that it has is replaced, and the\n"
+        "threshold stays. Prints each word, its recordings, and how many of them the others\n"
+        "answer rightly. With hundreds of recordings of a word, a training is better:\n"
+        "recipes/own_words.yaml.",
     )
     this.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="of the recordings")
     this.add_argument("--to", type=Path, required=True, metavar="MODEL", help="model folder")
@@ -51,7 +52,7 @@ def enrol(options: argparse.Namespace) -> int:
     if options.folder is None and not options.remove:
         raise ValueError("expected a FOLDER of recordings, or --remove WORD")
     encoder = enrolment.Encoder(options.encoder or enrolment.ENCODER)
-    words = _words_before(options.to, encoder)
+    words, threshold = _model_before(options.to, encoder)
     for word in options.remove:
         if word not in words:
             raise ValueError(f"{options.to}: has no word {word!r}; it has {', '.join(words)}")
@@ -64,7 +65,6 @@ def enrol(options: argparse.Namespace) -> int:
         raise ValueError(f"{options.to}: no word would be left; type rm -r {options.to} instead")
     words = dict(sorted(words.items()))
     check = enrolment.check(encoder, words)
-    threshold = enrolment.THRESHOLD
     if options.background is not None:
         network = enrolment.network_of(encoder, words)
         threshold = enrolment.quiet_threshold(network, _blocks(options.background))
@@ -74,11 +74,15 @@ def enrol(options: argparse.Namespace) -> int:
     return 1 if any(fault.startswith("left out") for fault in faults) else 0
 
 
-def _words_before(to: Path, encoder: "Encoder") -> dict[str, "Examples"]:
-    from speechrnn.enrolment import enrolled
+def _model_before(to: Path, encoder: "Encoder") -> tuple[dict[str, "Examples"], float]:
+    """The words of the model that is there, and the threshold of all of them."""
+    from speechrnn.enrolment import THRESHOLD, enrolled
     from speechrnn.folder import read_folder
 
-    return enrolled(read_folder(to), encoder) if to.exists() else {}
+    if not to.exists():
+        return {}, THRESHOLD
+    folder = read_folder(to)
+    return enrolled(folder, encoder), max(folder.thresholds.values())
 
 
 def _blocks(folder: Path) -> Iterator["np.ndarray"]:

@@ -322,7 +322,7 @@ class FewShot:
         """
         episode = next(self.other_speakers(STREAM_SHOTS, STREAM_CLIPS))
         words = tuple(episode.support)
-        network = self.encoder.network_for(words, self._means(episode))
+        network = self.encoder.head(words).network(self._means(episode))
         recogniser = Recogniser(network, dict.fromkeys(words, DEFAULT_THRESHOLD))
         numbers = np.concatenate(list(episode.queries.values()))
         targets = np.repeat(np.arange(len(words)), [len(one) for one in episode.queries.values()])
@@ -372,10 +372,10 @@ class FewShot:
 
     def _score(self, episode: Episode) -> dict[str, list[float]]:
         """By kind of unknown: accuracy at each share of false accepts, area under the curve."""
-        means = self._means(episode)
+        head, means = self.encoder.head(tuple(episode.support)), self._means(episode)
 
         def shares(numbers: np.ndarray) -> np.ndarray:
-            rows = softmax(self.encoder.logits(means, self.embeddings[numbers]))
+            rows = softmax(head.logits(means, self.embeddings[numbers]))
             return rows[:, -len(means) :]
 
         queries = list(episode.queries.values())

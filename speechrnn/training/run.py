@@ -45,8 +45,8 @@ from speechrnn.training.frames import log_mel_frames, set_feature_statistics
 from speechrnn.training.gradients import GradientFlow
 from speechrnn.training.module import Training
 
-# With more a picture of confusions has no room for them, and the posteriors of a stream fill the
-# memory: the many words of an encoder are measured clip by clip.
+# With more a picture of confusions has no room for them, a table of them fills many megabytes, and
+# the posteriors of a stream fill the memory: an encoder is measured clip by clip.
 MOST_LABELS = 100
 ROOMS = 200  # in which a training hears its clips
 RT60_SECONDS = (0.2, 1.0)  # of these rooms
@@ -369,12 +369,15 @@ def _finish(cli: _RecipeCli, folder: Path, started: datetime.datetime) -> Path:
         "hardware": f"{trainer.world_size} x {_hardware(trainer)}, {trainer.precision}",
         "torch": torch.__version__,
     }
+    scores = {"validation" + "_stream" * result.streamed: result.figures() for result in results}
+    if len(config.labels) > MOST_LABELS:
+        del scores["validation"]["confusion"]
     save_folder(
         folder / "model",
         config,
         weights,
         training=facts,
-        scores={"validation" + "_stream" * result.streamed: result.figures() for result in results},
+        scores=scores,
         card=card_metadata(folder.name, data.folder.name, results)
         + model_card(config, facts, alone, streamed),
     )
