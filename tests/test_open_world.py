@@ -11,9 +11,9 @@ import torch
 from conftest import ROOT
 from recipe_scripts import link_corpus, load_recipe
 
-from speechrnn.config import SILENCE, UNKNOWN
-from speechrnn.corpus import TEN_WORDS
+from speechrnn.config import SILENCE, UNKNOWN, ModelConfig
 from speechrnn.detection import HOLD_SECONDS
+from speechrnn.features import Mfcc
 from speechrnn.training.augmentation import Augmentation
 
 RECIPES = ROOT / "recipes"
@@ -89,18 +89,16 @@ def test_sound_is_counted_above_the_quiet_of_its_clip():
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A little of the synthetic corpus, with a word of a rendered voice, talk and sounds."""
+    """A little of the synthetic corpus, with talk, recorded and rendered, and sounds."""
     folder = tmp_path_factory.mktemp("open_world")
     corpus = folder / "corpus"
     corpus.mkdir()
     link_corpus(corpus, 3)
-    (corpus / "town").mkdir()
     random = np.random.default_rng(0)
-    soundfile.write(corpus / "town/af_sky_nohash_0.wav", random.normal(0, 0.1, 16_000), 16_000)
-    for kind in ("talk", "sounds"):
-        (folder / kind).mkdir()
+    for place in ("talk/told", "talk/rendered", "sounds"):
+        (folder / place).mkdir(parents=True)
         wave = random.normal(0, 0.1, 80_000) * np.repeat(random.uniform(0, 1, 10), 8_000)
-        soundfile.write(folder / kind / "a.wav", wave, 16_000)
+        soundfile.write(folder / place / "a.wav", wave, 16_000)
     return folder
 
 
@@ -111,6 +109,8 @@ def test_rows_are_trained_once_and_told_in_a_table(corpus, tmp_path, monkeypatch
     monkeypatch.setattr(open_world, "RESULTS", tmp_path / "results.jsonl")
     monkeypatch.setattr(open_world, "EPOCHS", 1)
     monkeypatch.setattr("speechrnn.training.batches.PIECES", 50)
+    monkeypatch.setattr(open_world, "PIECES", 50)
+    monkeypatch.setattr(open_world, "ROOMS", 2)
     words = ["--corpus", corpus / "corpus", "--start", "small", "--seeds", 1]
     for kind in ("talk", "sounds"):
         words += [f"--{kind}", corpus / kind, f"--validation-{kind}", corpus / kind]
@@ -119,7 +119,7 @@ def test_rows_are_trained_once_and_told_in_a_table(corpus, tmp_path, monkeypatch
     open_world.main()
     trained = open_world.RESULTS.read_text()
     rows = [json.loads(line) for line in trained.splitlines()]
-    assert [row["row"][:7] for row in rows] == ["rendere", "max-poo"]
+    assert [row["row"][:7] for row in rows] == ["no rend", "max-poo"]
     assert all(0 <= row["accuracy"] <= 1 and len(row["talk"]) == len(row["missed"]) for row in rows)
     open_world.main()
     assert open_world.RESULTS.read_text() == trained, "none again"
@@ -127,22 +127,29 @@ def test_rows_are_trained_once_and_told_in_a_table(corpus, tmp_path, monkeypatch
     capsys.readouterr()
 
 
-def test_rendered_words_are_three_tenths_of_the_unknown_ones_where_they_are_drawn(
-    corpus, monkeypatch
-):
+def test_a_row_draws_the_pieces_that_it_says(corpus, monkeypatch):
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")
-    data = open_world.Data(str(corpus / "corpus"), allow_partial=True)
+    monkeypatch.setattr("speechrnn.training.batches.PIECES", 50)
+    monkeypatch.setattr(open_world, "PIECES", 50)
+    monkeypatch.setattr(open_world, "ROOMS", 2)
+    talk, sounds = str(corpus / "talk"), str(corpus / "sounds")
+    data = open_world.Data(
+        str(corpus / "corpus"), talk=talk, talk_share=0.2, sounds=sounds, sounds_share=0.1,
+        allow_partial=True,
+    )  # fmt: skip
     data.setup("fit")
-    clips = data.clips["training"]
-    unknown = clips.targets == clips.labels.index(UNKNOWN)
-    rendered = np.array([name.startswith("town/") for name in clips.names])
-    assert rendered.any() and set(clips.labels) >= set(TEN_WORDS)
-    shares = []
-    for data.rendered in (False, True):
-        weights = data.weights(clips).numpy()
-        shares.append((weights[unknown].sum(), weights[rendered].sum()))
-    assert shares[0] == (pytest.approx(0.15), 0)
-    assert shares[1] == (pytest.approx(0.15), pytest.approx(0.3 * 0.15))
+    data.compute_frames(Mfcc(ModelConfig(labels=LABELS)))
+    rows = {row.name: row for row in open_world.ROWS}
+    found = {}
+    for name in ("the recipe", "no talk", "no sounds", "no rendered talk"):
+        data.take(rows[name])
+        found[name] = data.recordings, [len(pieces._quiet) for pieces in data.pieces]
+    assert found == {
+        "the recipe": ({talk: 0.2, sounds: 0.1}, [2, 1]),
+        "no talk": ({sounds: 0.1}, [1]),
+        "no sounds": ({talk: 0.2}, [2]),
+        "no rendered talk": ({talk: 0.2, sounds: 0.1}, [1, 1]),
+    }, "shares, and of how many recordings"
 
 
 def test_results_are_of_rows_that_there_are_and_stand_in_the_table():

@@ -189,7 +189,9 @@ class SpeechCommands(LightningDataModule):
         }
         length = self.frames["training"].shape[1]
         self.pieces = [
-            Pieces(_recorded(mfcc, folder), length, PIECES, folder == self.talk, self.draw_seed)
+            Pieces(
+                read_recordings(mfcc, folder), length, PIECES, folder == self.talk, self.draw_seed
+            )
             for folder in self.recordings
         ]
 
@@ -317,13 +319,12 @@ def _asked_for(folder: str | None, share: float) -> dict[str, float]:
     return {folder: share} if folder is not None and share else {}
 
 
-def _recorded(mfcc: Mfcc, folder: str) -> list[Tensor]:
-    """Log mel frames (N, M) of the recordings in a folder that last two seconds or more."""
-    paths = find_audio([folder])
-    if not paths:
-        raise FileNotFoundError(f"{folder}: no audio files in this folder")
+def read_recordings(mfcc: Mfcc, *folders: str | Path) -> list[Tensor]:
+    """Log mel frames (N, M) of the recordings in these folders that last two seconds or more."""
+    if not (paths := find_audio(folders)):
+        raise FileNotFoundError(f"{folders[0]}: no audio files in this folder")
     recordings = []
-    for path in progress(paths, f"reading {Path(folder).name}"):
+    for path in progress(paths, f"reading {Path(folders[0]).name}"):
         wave = np.concatenate([to_int16(block) for block in read_blocks(path, 60.0)])
         if len(wave) >= 2 * CLIP_SAMPLES:
             recordings.append(log_mel_frames(mfcc, wave[None])[0])
