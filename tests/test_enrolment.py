@@ -18,6 +18,7 @@ from speechrnn.enrolment import (
     BANK,
     ENCODER,
     EXAMPLES,
+    THRESHOLD,
     Encoder,
     Examples,
     check,
@@ -27,7 +28,7 @@ from speechrnn.enrolment import (
     network_of,
     quiet_threshold,
 )
-from speechrnn.folder import read_folder
+from speechrnn.folder import read_folder, save_thresholds
 from speechrnn.network import Network, answer_shares, pool, softmax
 
 WORDS = ("bed", "happy", "marvin", "cat")
@@ -225,6 +226,17 @@ def test_background_raises_the_threshold_until_nothing_is_found_in_it(
     assert run("enrol", recorded, "--to", high, "--background", background)[0] == 0
     assert load(high).thresholds["bed"] >= load(low).thresholds["bed"]
     assert not list(load(high).detect([said]))
+
+
+def test_threshold_that_a_model_has_stays_when_words_are_added(run: Run, recorded: Path) -> None:
+    model, alone = recorded.with_name("lamp"), recorded.with_name("alone")
+    alone.mkdir()
+    shutil.move(recorded / "bed", alone / "bed")
+    run("enrol", recorded, "--to", model)
+    assert set(load(model).thresholds.values()) == {THRESHOLD}
+    save_thresholds(model, dict.fromkeys(load(model).words, 0.7))
+    assert run("enrol", alone, "--to", model)[0] == 0
+    assert load(model).thresholds == dict.fromkeys(sorted(WORDS), 0.7)
 
 
 def test_words_that_are_said_in_the_background_cannot_be_told_from_it(
