@@ -86,6 +86,7 @@ def draw(results: list[dict[str, Any]]) -> Figure:
     for axis, form in ((axes.xaxis, lambda x, _: f"{x / 1e6:g} million"), (axes.yaxis, None)):
         axis.set_major_formatter(form or PercentFormatter(1, decimals=0))
         axis.set_minor_formatter(form or PercentFormatter(1, decimals=0))
+    axes.margins(x=0.1)
     axes.legend()
     return figure
 

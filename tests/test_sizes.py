@@ -64,3 +64,9 @@ def test_sizes_are_trained_once_and_drawn(
     sizes.main()
     assert sizes.RESULTS.read_text() == trained, "none again"
     assert capsys.readouterr().out.count("\n| ") >= 4, "a line a size, twice"
+
+
+def test_results_stand_in_the_table() -> None:
+    results = [json.loads(line) for line in sizes.RESULTS.read_text().splitlines()]
+    assert [result["size"] for result in results] == list(sizes.SIZES[: len(results)])
+    assert sizes.table(results) in (sizes.HERE / "README.md").read_text()
