@@ -24,7 +24,7 @@ from pytorch_lightning import Trainer, seed_everything
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from speechrnn.config import DEFAULT_THRESHOLD, UNKNOWN
+from speechrnn.config import DEFAULT_THRESHOLD, UNKNOWN, ModelConfig
 from speechrnn.corpus import Clips, join_noises, load_noises
 from speechrnn.detection import HOLD_SECONDS
 from speechrnn.evaluation.background import Background, evaluate_background, read_background
@@ -39,7 +39,7 @@ from speechrnn.recogniser import Recogniser
 from speechrnn.rooms import energy_decays, simulate_rooms
 from speechrnn.training.augmentation import Augmentation, shift, to_power
 from speechrnn.training.batches import NO_WORD, PIECES, SpeechCommands, read_recordings
-from speechrnn.training.frames import log_mel_frames
+from speechrnn.training.frames import log_mel_frames, set_feature_statistics
 from speechrnn.training.module import Training
 from speechrnn.training.pieces import Pieces
 from speechrnn.training.run import ROOMS, RT60_SECONDS
@@ -213,6 +213,16 @@ class Data(SpeechCommands):
             self.pieces.append(self.sound_pieces)
 
 
+def read_data(corpus: Path, talk: Path, sounds: Path) -> Data:
+    """The clips and recordings that the recipe of the shipped `small` draws, with their frames."""
+    settings = yaml.safe_load(RECIPE.read_text())["data"]
+    settings |= {"folder": str(corpus), "talk": str(talk), "sounds": str(sounds)}
+    data = Data(**settings, allow_partial=True)
+    data.setup("fit")
+    data.compute_frames(Mfcc(ModelConfig(labels=data.labels)))
+    return data
+
+
 class Validation:
     """What every run is measured on.
 
@@ -260,23 +270,29 @@ def run(row: Row, seed: int, data: Data, validation: Validation, start: str) -> 
     training = Joined(row.loss, **settings) if row.loss else Training(**settings)
     if not row.silence:
         training.no_words = [data.labels.index(UNKNOWN)]
+    started = time.monotonic()
+    data.take(row)
+    recogniser = fit(training, data, EPOCHS)
+    seconds = time.monotonic() - started
+    return {"row": row.name, "seed": seed, "epochs": EPOCHS, "seconds": round(seconds),
+            **validation.measure(recogniser)}  # fmt: skip
+
+
+def fit(training: Training, data: Data, epochs: int) -> Recogniser:
+    """Train on what `data` draws; the recogniser of the last epoch."""
     trainer = Trainer(
-        accelerator="cpu", max_epochs=EPOCHS, gradient_clip_val=1.0, precision="bf16-mixed",
+        accelerator="cpu", max_epochs=epochs, gradient_clip_val=1.0, precision="bf16-mixed",
         logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, limit_val_batches=0, use_distributed_sampler=False,
     )  # fmt: skip
-    started = time.monotonic()
-    data.compute_frames(training.model.mfcc)
-    data.take(row)
     training.noise, training.decays = data.noise_frames, data.decays
     training.log_prior = data.log_prior() if data.pieces else torch.zeros(len(data.labels))
+    if training.start is None:
+        set_feature_statistics(training.model.mfcc, data.frames["training"])
     trainer.fit(training, datamodule=data)
-    seconds = time.monotonic() - started
     model = training.model.eval()
     network = Network(model.config, model.arrays())
-    recogniser = Recogniser(network, dict.fromkeys(model.config.words, DEFAULT_THRESHOLD))
-    return {"row": row.name, "seed": seed, "epochs": EPOCHS, "seconds": round(seconds),
-            **validation.measure(recogniser)}  # fmt: skip
+    return Recogniser(network, dict.fromkeys(model.config.words, DEFAULT_THRESHOLD))
 
 
 def at_missed(result: dict[str, Any], kind: str, missed: float = MISSED) -> float:
@@ -337,11 +353,7 @@ def main() -> None:
         lines = map(json.loads, RESULTS.read_text().splitlines())
         done = {(line["row"], line["seed"]) for line in lines}
     rows = [row for row in ROWS if not options.rows or any(p in row.name for p in options.rows)]
-    settings = yaml.safe_load(RECIPE.read_text())["data"]
-    settings |= {"folder": str(options.corpus), "allow_partial": True}
-    settings |= {"talk": str(options.talk), "sounds": str(options.sounds)}
-    data = Data(**settings)
-    data.setup("fit")
+    data = read_data(options.corpus, options.talk, options.sounds)
     validation = Validation(data, options.validation_talk, options.validation_sounds)
     for seed in options.seeds:
         for row in rows:
