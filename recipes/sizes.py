@@ -81,9 +81,9 @@ def draw(results: list[dict[str, Any]]) -> Figure:
     for result, rate in zip(results, wrong, strict=True):
         text = f"{result['parameters'] / 1000:.0f}k"
         axes.annotate(text, (result["multiplications"], rate), (4, 5), textcoords="offset points")
-    axes.set(xscale="log", yscale="log", xlabel="multiplications for a second of audio")
+    axes.set(xscale="log", yscale="log", xlabel="million multiplications for a second of audio")
     axes.set(ylabel="share", title=f"{EPOCHS} epochs each, validation, one seed")
-    for axis, form in ((axes.xaxis, lambda x, _: f"{x / 1e6:g} million"), (axes.yaxis, None)):
+    for axis, form in ((axes.xaxis, lambda x, _: f"{x / 1e6:g}"), (axes.yaxis, None)):
         axis.set_major_formatter(form or PercentFormatter(1, decimals=0))
         axis.set_minor_formatter(form or PercentFormatter(1, decimals=0))
     axes.margins(x=0.1)
