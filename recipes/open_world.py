@@ -36,13 +36,12 @@ from speechrnn.features import Mfcc
 from speechrnn.model import pool
 from speechrnn.network import Network
 from speechrnn.recogniser import Recogniser
-from speechrnn.rooms import energy_decays, simulate_rooms
 from speechrnn.training.augmentation import Augmentation, shift, to_power
 from speechrnn.training.batches import NO_WORD, PIECES, SpeechCommands, read_recordings
 from speechrnn.training.frames import log_mel_frames, set_feature_statistics
 from speechrnn.training.module import Training
 from speechrnn.training.pieces import Pieces
-from speechrnn.training.run import ROOMS, RT60_SECONDS
+from speechrnn.training.run import room_decays
 
 HERE = Path(__file__).parent
 RECIPE, RESULTS = HERE / "shipped_small.yaml", HERE / "open_world.jsonl"
@@ -197,10 +196,7 @@ class Data(SpeechCommands):
         self.talk_pieces = {True: everything, False: pieces}
         self.sounds = sounds
         self.noise_frames = log_mel_frames(mfcc, self.noise[None])[0].float()
-        decays = energy_decays(
-            simulate_rooms(ROOMS, RT60_SECONDS, ROOM_SEED), mfcc.config.hop, length
-        )
-        self.decays = torch.from_numpy(decays)
+        self.decays = room_decays(mfcc.config.hop, length, ROOM_SEED)
 
     def take(self, row: Row) -> None:
         """Draw as a row says."""

@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+import soundfile
 from conftest import DATA
 
 from speechrnn.corpus import NOISE
@@ -39,3 +41,14 @@ def link_corpus(folder: Path, clips: int) -> None:
         others = [name for name in names if name not in "".join(lists.values())]
         for name in others[:clips] + of_validation[:2]:
             (folder / name).symlink_to(DATA / name)
+
+
+def make_open_world(folder: Path) -> None:
+    """Put a little corpus, talk, recorded and rendered, and sounds into a folder."""
+    (folder / "corpus").mkdir()
+    link_corpus(folder / "corpus", 3)
+    random = np.random.default_rng(0)
+    for place in ("talk/told", "talk/rendered", "sounds"):
+        (folder / place).mkdir(parents=True)
+        wave = random.normal(0, 0.1, 80_000) * np.repeat(random.uniform(0, 1, 10), 8_000)
+        soundfile.write(folder / place / "a.wav", wave, 16_000)

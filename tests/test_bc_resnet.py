@@ -3,11 +3,9 @@
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 import torch
-from recipe_scripts import link_corpus, load_recipe
+from recipe_scripts import load_recipe, make_open_world
 
 peer = load_recipe("bc_resnet")
 
@@ -37,15 +35,9 @@ def test_a_training_is_measured_and_goes_on_where_it_was(
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # Lightning writes it: put back after the test
     monkeypatch.setattr("speechrnn.training.batches.PIECES", 50)
     monkeypatch.setattr("speechrnn.training.run.ROOMS", 2)
-    (tmp_path / "corpus").mkdir()
-    link_corpus(tmp_path / "corpus", 3)
-    random = np.random.default_rng(0)
+    make_open_world(tmp_path)
     words = ["bc_resnet.py", "--data", tmp_path / "corpus", "--to", tmp_path / "run"]
-    for kind in ("talk", "sounds"):
-        (tmp_path / kind).mkdir()
-        wave = random.normal(0, 0.1, 80_000) * np.repeat(random.uniform(0, 1, 10), 8_000)
-        soundfile.write(tmp_path / kind / "a.wav", wave, 16_000)
-        words += [f"--{kind}", tmp_path / kind]
+    words += ["--talk", tmp_path / "talk", "--sounds", tmp_path / "sounds"]
     monkeypatch.setattr(sys, "argv", [*map(str, words), "--scale", "1", "--epochs", "5"])
     peer.main()
     out = capsys.readouterr().out

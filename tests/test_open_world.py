@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from conftest import ROOT
-from recipe_scripts import link_corpus, load_recipe
+from recipe_scripts import load_recipe, make_open_world
 
 from speechrnn.config import SILENCE, UNKNOWN, ModelConfig
 from speechrnn.detection import HOLD_SECONDS
@@ -91,14 +90,7 @@ def test_sound_is_counted_above_the_quiet_of_its_clip():
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A little of the synthetic corpus, with talk, recorded and rendered, and sounds."""
     folder = tmp_path_factory.mktemp("open_world")
-    corpus = folder / "corpus"
-    corpus.mkdir()
-    link_corpus(corpus, 3)
-    random = np.random.default_rng(0)
-    for place in ("talk/told", "talk/rendered", "sounds"):
-        (folder / place).mkdir(parents=True)
-        wave = random.normal(0, 0.1, 80_000) * np.repeat(random.uniform(0, 1, 10), 8_000)
-        soundfile.write(folder / place / "a.wav", wave, 16_000)
+    make_open_world(folder)
     return folder
 
 
@@ -110,7 +102,7 @@ def test_rows_are_trained_once_and_told_in_a_table(corpus, tmp_path, monkeypatch
     monkeypatch.setattr(open_world, "EPOCHS", 1)
     monkeypatch.setattr("speechrnn.training.batches.PIECES", 50)
     monkeypatch.setattr(open_world, "PIECES", 50)
-    monkeypatch.setattr(open_world, "ROOMS", 2)
+    monkeypatch.setattr("speechrnn.training.run.ROOMS", 2)
     words = ["--corpus", corpus / "corpus", "--start", "small", "--seeds", 1]
     for kind in ("talk", "sounds"):
         words += [f"--{kind}", corpus / kind, f"--validation-{kind}", corpus / kind]
@@ -131,7 +123,7 @@ def test_a_row_draws_the_pieces_that_it_says(corpus, monkeypatch):
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")
     monkeypatch.setattr("speechrnn.training.batches.PIECES", 50)
     monkeypatch.setattr(open_world, "PIECES", 50)
-    monkeypatch.setattr(open_world, "ROOMS", 2)
+    monkeypatch.setattr("speechrnn.training.run.ROOMS", 2)
     talk, sounds = str(corpus / "talk"), str(corpus / "sounds")
     data = open_world.Data(
         str(corpus / "corpus"), talk=talk, talk_share=0.2, sounds=sounds, sounds_share=0.1,

@@ -4,10 +4,8 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
-from recipe_scripts import link_corpus, load_recipe
+from recipe_scripts import load_recipe, make_open_world
 
 from speechrnn.config import ModelConfig
 from speechrnn.corpus import TEN_WORDS
@@ -42,14 +40,8 @@ def test_sizes_are_trained_once_and_drawn(
     monkeypatch.setattr(sizes, "SIZES", (small, {**small, "hidden_size": 12}))
     monkeypatch.setattr("speechrnn.training.batches.PIECES", 50)
     monkeypatch.setattr(open_world, "PIECES", 50)
-    monkeypatch.setattr(open_world, "ROOMS", 2)
-    (tmp_path / "corpus").mkdir()
-    link_corpus(tmp_path / "corpus", 3)
-    random = np.random.default_rng(0)
-    for place in ("talk/told", "talk/rendered", "sounds"):
-        (tmp_path / place).mkdir(parents=True)
-        wave = random.normal(0, 0.1, 80_000) * np.repeat(random.uniform(0, 1, 10), 8_000)
-        soundfile.write(tmp_path / place / "a.wav", wave, 16_000)
+    monkeypatch.setattr("speechrnn.training.run.ROOMS", 2)
+    make_open_world(tmp_path)
     words: list[object] = ["sizes.py", "--corpus", tmp_path / "corpus"]
     for kind in ("talk", "sounds"):
         words += [f"--{kind}", tmp_path / kind, f"--validation-{kind}", tmp_path / kind]

@@ -119,14 +119,17 @@ def prepare(training: Training, data: SpeechCommands, device: torch.device) -> N
     data.compute_frames(mfcc)
     training.noise = log_mel_frames(mfcc, data.noise[None])[0].float()
     if training.augmentation.reverberation:
-        responses = simulate_rooms(ROOMS, RT60_SECONDS, global_seed())
         frames = data.frames["training"].shape[1]  # no decay is heard for longer
-        decays = energy_decays(responses, training.model.config.hop, frames)
-        training.decays = torch.from_numpy(decays).to(device)
+        training.decays = room_decays(mfcc.config.hop, frames, global_seed()).to(device)
     if data.pieces:  # which make unknown words much more frequent than they are in use
         training.log_prior = data.log_prior().to(device)
     if training.start is None:
         set_feature_statistics(mfcc, data.frames["training"])
+
+
+def room_decays(hop: int, frames: int, seed: int) -> torch.Tensor:
+    """Energy (R, K) in each of so many frames, every `hop` samples, of the rooms of a training."""
+    return torch.from_numpy(energy_decays(simulate_rooms(ROOMS, RT60_SECONDS, seed), hop, frames))
 
 
 def read_metrics(run_folder: str | Path) -> dict[str, dict[int, float]]:
