@@ -124,3 +124,42 @@ def test_report_of_another_model_is_refused(
         ship(run_folder, monkeypatch)
     assert "is of another model" in capsys.readouterr().err
     assert not folder.SHIPPED.exists()
+
+
+def test_results_stand_in_the_tables_of_both_pages(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = {"false_alarms_per_hour": 7.25, "random_seconds": 0.125}
+    change_report(run_folder, "validation", lambda report: report.update(talk=heard, sounds=heard))
+    results = load_recipe("results")
+    pages = [Path("README.md"), Path("recipes/README.md")]
+    before = {page: (results.PROJECT / page).read_text() for page in pages}
+    for page, text in before.items():
+        (tmp_path / page).parent.mkdir(exist_ok=True)
+        (tmp_path / page).write_text(text)
+    monkeypatch.setattr(results, "PROJECT", tmp_path)
+    models = [f"--{name}={run_folder}" for name in ("base", "small", "tiny")]
+    monkeypatch.setattr(sys, "argv", ["results.py", *models])
+    results.main()
+    after = {page: (tmp_path / page).read_text() for page in pages}
+    for page in pages:  # prose, heads and the tables of other things stay
+        lines = [set(texts[page].splitlines()) for texts in (before, after)]
+        assert all(line.startswith("| ") for line in lines[0] ^ lines[1])
+    validation, testing = (
+        json.loads((run_folder / split / "report.json").read_text())
+        for split in ("validation", "testing")
+    )
+    parts = [validation["accuracy"], validation["stream"]["accuracy"], testing["accuracy"]]
+    shares = " | ".join(f"{share:.1%}".replace("%", " %") for share in parts)
+    shares = shares.replace(" | ", "** | ", 1)
+    assert f"**{shares}" in after[pages[0]] and "| 7.2 | 7.2 |" in after[pages[0]]
+    assert f"{testing['silence_apart'][1]:.2%} |" in after[pages[1]]
+    rate = f"{validation['conditions']['digital zero']:.1%}"
+    assert f"| digital zero | {rate} | {rate} | {rate} |" in after[pages[1]]
+    results.main()
+    assert after == {page: (tmp_path / page).read_text() for page in pages}
+
+
+def test_results_without_a_table_are_refused() -> None:
+    with pytest.raises(ValueError, match="there is no table"):
+        load_recipe("results").replace_rows("# Title\n", "| nothing", [])

@@ -1,0 +1,193 @@
+"""Write the figures of the shipped models into the tables of `README.md` and `recipes/README.md`.
+
+    python recipes/results.py --base RUN --small RUN --tiny RUN
+
+Each RUN holds the reports of both splits, `validation` and `testing`, that `recipes/ship.py` asks
+for. A table is known by its head; the rows below it are written anew. The prose around the tables
+stays: read it after.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from speechrnn.evaluation.conditions import LEVELS_DB, SNR_DB
+from speechrnn.files import write_files
+
+PROJECT = Path(__file__).parent.parent
+SPLITS = ("validation", "testing")
+WORST = 20  # mistakes
+LOUDEST = f" alone, {LEVELS_DB[0]} dB"  # each noise has one such condition
+
+Reports = dict[str, dict[str, Any]]  # by model and split
+
+
+def interval(figures: dict[str, Any]) -> str:
+    """An accuracy with its interval."""
+    low, high = (100 * limit for limit in figures["interval_95"])
+    return f"{figures['accuracy']:.2%} ({low:.2f} to {high:.2f})"
+
+
+def accuracy_rows(reports: Reports) -> list[list[str]]:
+    """Both splits of each model, each clip alone and in one stream."""
+    rows = []
+    for name, of_model in reports.items():
+        for split in SPLITS:
+            whole = of_model[split]
+            stream = whole["stream"]
+            model = f"`{name}`, {whole['model']['parameters']:,} parameters"
+            rows.append([
+                model if split == SPLITS[0] else "", split, f"{whole['clips']:,}", interval(whole),
+                *(f"{share:.2%}" for share in whole["silence_apart"]),
+                f"{whole['mean_accuracy']:.2%}", interval(stream), f"{stream['mean_accuracy']:.2%}",
+            ])  # fmt: skip
+    return rows
+
+
+def event_rows(reports: Reports) -> list[list[str]]:
+    """Words found in the joined clips of both splits, and what is heard where none is meant."""
+    rows = []
+    for name, of_model in reports.items():
+        for split in SPLITS:
+            report = of_model[split]
+            score = report["events"]["scores"]["all"]
+            latency = ""
+            if score["hits"]:
+                latency = f"{score['latency_median']:.2f} / {score['latency_95']:.2f} s"
+            in_use = ["", "", ""]
+            if "talk" in report:
+                rates = [f"{report[k]['false_alarms_per_hour']:.1f}" for k in ("talk", "sounds")]
+                in_use = [*rates, f"{report['talk']['random_seconds']:.1%}"]
+            thresholds = report["events"]["thresholds"].values()
+            rows.append([
+                f"`{name}`", split, f"{max(thresholds):.3f}", f"{score['hours']:.2f}",
+                f"{score['miss_rate']:.1%} of {score['words']:,}", str(score["wrong"]),
+                f"{score['false_alarms_per_hour']:.2f}",
+                latency, *in_use,
+                f"{report['false_alarms_alone']['other words']:.1f}",
+            ])  # fmt: skip
+    return rows
+
+
+def first_screen_rows(reports: Reports) -> list[list[str]]:
+    """What the project's README says of each model."""
+    rows = []
+    for name, of_model in reports.items():
+        validation, testing = (of_model[split] for split in SPLITS)
+        found = 1 - validation["events"]["scores"]["all"]["miss_rate"]
+        rows.append([
+            f"`{name}`", f"{validation['model']['parameters']:,}",
+            f"**{validation['accuracy']:.1%}**".replace("%", " %"),
+            f"{validation['stream']['accuracy']:.1%}".replace("%", " %"),
+            f"{testing['accuracy']:.1%}".replace("%", " %"),
+            f"{testing['stream']['accuracy']:.1%}".replace("%", " %"), f"{100 * found:.0f} %",
+            *(f"{validation[kind]['false_alarms_per_hour']:.1f}" for kind in ("talk", "sounds")),
+        ])  # fmt: skip
+    return rows
+
+
+def label_rows(reports: Reports) -> list[list[str]]:
+    """The recall of each label on validation."""
+    recalls = [
+        {row["label"]: row["recall"] for row in of_model["validation"]["per_label"]}
+        for of_model in reports.values()
+    ]
+    return [[label, *(f"{recall[label]:.1%}" for recall in recalls)] for label in recalls[0]]
+
+
+def mistake_rows(report: dict[str, Any]) -> list[list[str]]:
+    """The surest of a model's wrong answers."""
+    return [
+        [wrong["name"], wrong["label"], wrong["answer"], f"{wrong['score']:.2f}"]
+        for wrong in report["mistakes"][:WORST]
+    ]
+
+
+def condition_rows(reports: Reports) -> list[list[str]]:
+    """The share of right answers under each condition that is no noise at some level."""
+    rates = [of_model["validation"]["conditions"] for of_model in reports.values()]
+    return [
+        [name, *(f"{rate[name]:.1%}" for rate in rates)]
+        for name in rates[0]
+        if not name.endswith(" dB")
+    ]
+
+
+def noise_rows(reports: Reports, levels_db: Iterable[int], ending: str = "") -> list[list[str]]:
+    """The shares for each noise, all levels in one cell.
+
+    Args:
+        reports: of each model.
+        levels_db: of the noises, as the conditions are named.
+        ending: of the noise's name: nothing under words, or ` alone`.
+    """
+    rates = [of_model["validation"]["conditions"] for of_model in reports.values()]
+    endings = [f", {level} dB" for level in levels_db]
+    rows = []
+    for name in (name.removesuffix(LOUDEST) for name in rates[0] if name.endswith(LOUDEST)):
+        shares = [[100 * rate[name + ending + level] for level in endings] for rate in rates]
+        cells = [" / ".join(f"{share:.0f}" for share in of_model) for of_model in shares]
+        rows.append([name.replace("_", " "), *cells])
+    return rows
+
+
+def replace_rows(text: str, head: str, rows: list[list[str]]) -> str:
+    """A text whose table below a line that begins with `head` has these rows.
+
+    Raises:
+        ValueError: there is no such table.
+    """
+    lines = text.splitlines()
+    places = [place for place, line in enumerate(lines) if line.startswith(head)]
+    if not places:
+        raise ValueError(f"there is no table that begins with {head!r}")
+    first = places[0] + 2
+    last = first
+    while last < len(lines) and lines[last].startswith("|"):
+        last += 1
+    lines[first:last] = [
+        "|" + "".join(f" {cell} |" if cell else "  |" for cell in row) for row in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def tables(reports: Reports) -> dict[Path, list[tuple[str, list[list[str]]]]]:
+    """Head and rows of each table, by the file in which it stands."""
+    return {
+        PROJECT / "README.md": [("| model | parameters | validation,", first_screen_rows(reports))],
+        PROJECT / "recipes/README.md": [
+            ("| model | split | clips |", accuracy_rows(reports)),
+            ("| model | split | threshold |", event_rows(reports)),
+            ("| word | `base` |", label_rows(reports)),
+            ("| clip | spoken |", mistake_rows(reports["base"]["validation"])),
+            ("| condition | `base` |", condition_rows(reports)),
+            ("| in noise, at ", noise_rows(reports, SNR_DB)),
+            ("| noise alone, at ", noise_rows(reports, LEVELS_DB, " alone")),
+        ],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name in ("base", "small", "tiny"):
+        parser.add_argument(f"--{name}", type=Path, required=True, metavar="RUN")
+    runs = vars(parser.parse_args())
+    reports = {
+        name: {split: json.loads((run / split / "report.json").read_text()) for split in SPLITS}
+        for name, run in runs.items()
+    }
+    pages = {}
+    for page, of_page in tables(reports).items():
+        text = page.read_text("utf-8")
+        for head, rows in of_page:
+            text = replace_rows(text, head, rows)
+        pages[page] = text.encode()
+    write_files(pages)
+
+
+if __name__ == "__main__":
+    main()
