@@ -122,14 +122,15 @@ def read_audio(source: Path | io.BytesIO) -> tuple[np.ndarray, int]:
 
 
 def read_g722(path: Path) -> tuple[np.ndarray, int]:
-    """Samples of a file in G.722 without a head, which libsndfile cannot read."""
+    """Samples of a file in G.722 without a head, which libsndfile cannot read, if it has any."""
     try:
         import av
     except ModuleNotFoundError:
         raise RuntimeError("G.722 needs PyAV: type pip install av") from None
     with av.open(str(path), format="g722") as file:
         frames = [frame.to_ndarray().ravel() for frame in file.decode(audio=0)]
-    return np.concatenate(frames).astype(np.float32) / 32768, 16_000
+    samples = np.concatenate([np.zeros(0, np.int16), *frames])
+    return samples.astype(np.float32) / 32768, 16_000
 
 
 def files(folder: Path, suffix: str) -> Iterator[tuple[str, Path]]:

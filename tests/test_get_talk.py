@@ -4,6 +4,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -93,6 +94,15 @@ def test_copies_silence_and_what_is_no_longer_than_a_click_are_left_out():
     silent = script.Line("s", "en", "a", lambda: (np.zeros(RATE, np.float32), RATE), None)
     lines = [line("x", frequency_hz=300), line("y", frequency_hz=300), line("z", 0.1), silent]
     assert [one.line.name for one in heard(*lines)] == ["x"]
+
+
+def test_a_prompt_without_a_sample_is_left_out(monkeypatch):
+    """As one of the Russian package; PyAV gives no frame of it."""
+    empty = SimpleNamespace(decode=lambda audio: iter(()))
+    av = SimpleNamespace(open=lambda path, format: nullcontext(empty))
+    monkeypatch.setitem(sys.modules, "av", av)
+    prompt = script.Line("p", "ru", "a", lambda: script.read_g722(Path("p.g722")), None)
+    assert [one.line.name for one in heard(prompt, line("x"))] == ["x"]
 
 
 def test_a_package_gives_no_more_than_its_hours():
