@@ -51,6 +51,7 @@ from debian import (
 )
 
 SAMPLE_RATE = 16_000
+FEW = 0.5  # hours of a package in other languages, so that the talk in English is not lost in it
 LINE_SECONDS = (0.15, 60.0)  # shorter is no speech, longer is cut
 RECORDING_SECONDS = 20.0  # a recording ends with the line that makes it as long
 PAUSE_SECONDS = (0.3, 1.5)
@@ -242,13 +243,13 @@ SOURCES = [
     Source(QUEEN, "training", FREEWARE, partial(amazon_queen, conversations=range(43))),
     Source("klettres-data", "training", "GPL-2+; some CC0-1.0: see copyright", letters),
     Source("ktuberling-data", "training", "GPL-2+; some CC0, CC-BY: see copyright", toys),
-    Source("tuxpaint-stamps-default", "training", "GPL-2", stamps),
+    Source("tuxpaint-stamps-default", "training", "GPL-2", stamps, FEW),
     Source("hedgewars-data", "training", "GFDL-1.3", hedgehogs),
-    Source("fillets-ng-data-nl", "training", "GPL-2", fillets, beside=("fillets-ng-data",)),
-    Source("fillets-ng-data-cs", "training", "GPL-2", fillets, beside=("fillets-ng-data",)),
-    Source("asterisk-core-sounds-fr-g722", "training", ASTERISK, asterisk),
-    Source("asterisk-core-sounds-it-g722", "training", ASTERISK, asterisk),
-    Source("asterisk-core-sounds-ru-g722", "training", "CC-BY-3.0", asterisk),
+    Source("fillets-ng-data-nl", "training", "GPL-2", fillets, FEW, ("fillets-ng-data",)),
+    Source("fillets-ng-data-cs", "training", "GPL-2", fillets, FEW, ("fillets-ng-data",)),
+    Source("asterisk-core-sounds-fr-g722", "training", ASTERISK, asterisk, FEW),
+    Source("asterisk-core-sounds-it-g722", "training", ASTERISK, asterisk, FEW),
+    Source("asterisk-core-sounds-ru-g722", "training", "CC-BY-3.0", asterisk, FEW),
 ]
 
 
@@ -290,11 +291,15 @@ def digest(text: str) -> bytes:
 
 
 def read_lines(lines: Iterator[Line], hours: float) -> list[Heard]:
-    """Read lines until so many hours are full; the order of voices is a function of their names."""
+    """Read lines until so many hours are full: which, and their order, is a function of names."""
+
+    def by_voice(one: Heard) -> tuple[bytes, str]:
+        return digest(one.line.voice), one.line.name
+
     heard: list[Heard] = []
     seen: set[bytes] = set()
     total = 0.0
-    for line in sorted(lines, key=lambda line: (digest(line.voice), line.name)):
+    for line in sorted(lines, key=lambda line: digest(line.name)):
         if total > hours * 3600:
             break
         try:
@@ -313,7 +318,7 @@ def read_lines(lines: Iterator[Line], hours: float) -> list[Heard]:
         total += len(wave) / SAMPLE_RATE
         text = words_of(line.text or "")
         heard.append(Heard(line, wave, text, "package" if text else "unknown"))
-    return heard
+    return sorted(heard, key=by_voice)
 
 
 class Ear:

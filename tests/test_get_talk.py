@@ -110,6 +110,11 @@ def test_a_package_gives_no_more_than_its_hours():
     assert 30 < sum(len(one.wave) for one in kept) / RATE <= 36
 
 
+def test_of_a_package_with_more_hours_lines_of_all_its_voices_are_taken():
+    kept = heard(*(line(f"{i:02}", voice="abcd"[i // 20]) for i in range(80)), hours=60 / 3600)
+    assert {one.line.voice for one in kept} == set("abcd")
+
+
 def test_descriptions_of_pictures_have_their_language_and_text(tmp_path):
     for name in ("wombat_desc.wav", "wombat_desc_fr.wav", "wombat.wav"):
         soundfile.write(tmp_path / name, tone(1.0), RATE)
