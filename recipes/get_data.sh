@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fetch and make the talk and the sounds that the shipped models are trained against and measured on:
 #
-#   recipes/get_data.sh [FOLDER]      # default: data; 9 GB to download, 1.4 GB to keep
+#   recipes/get_data.sh [FOLDER]      # default: data; 9.4 GB to download, 1.4 GB to keep
 #
 # It leaves FOLDER/talk and FOLDER/sounds, each with training/ and validation/, and licences beside
 # the recordings; recipes/README.md says what is in them. It needs Debian's apt-get, dpkg-deb and

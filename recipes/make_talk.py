@@ -1,7 +1,7 @@
 """Render words said alone and sentences, none of them a command, to be trained against as talk.
 
 Usage:
-    python recipes/make_talk.py FOLDER --model kokoro    # an hour of one core
+    python recipes/make_talk.py FOLDER --model kokoro    # 20 minutes of one core
 
 It writes `FOLDER/training/rendered/`: FLAC, mono, 16 kHz, with licences in `copyright`, and their
 lines of `FOLDER/talk.tsv` and `transcripts.tsv`, as `recipes/get_talk.py` does. Words are

@@ -136,8 +136,8 @@ def test_links_of_the_readme_lead_to_files():
         assert target.startswith("https://") or (ROOT / target).exists(), target
 
 
-def test_the_table_of_rooms_is_the_package():
-    table = README.split("| room |")[1].split("\n\n")[0]
+def test_the_table_of_modules_is_the_package():
+    table = README.split("| module |")[1].split("\n\n")[0]
     first_cells = " ".join(line.split("|")[1] for line in table.splitlines()[2:])
     package = ROOT / "speechrnn"
     files = {path.stem for path in package.glob("[a-z]*.py")}
