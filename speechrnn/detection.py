@@ -4,7 +4,7 @@ In: logits (T, C) of a stream as they come, from any runtime. Out: `Detection`s 
 remembered has a fixed size. It does not know audio or networks.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +53,12 @@ class Posteriors:
     probabilities: np.ndarray
     start: np.ndarray
     end: np.ndarray
+
+
+def join_posteriors(parts: Iterable[Posteriors]) -> Posteriors:
+    """Those of consecutive steps as one."""
+    columns = zip(*((part.probabilities, part.start, part.end) for part in parts), strict=True)
+    return Posteriors(*map(np.concatenate, columns))
 
 
 class SlidingWindow:

@@ -21,7 +21,7 @@ from safetensors.numpy import save
 
 from speechrnn.audio import AudioError, find_audio, loudest_second, read_wave
 from speechrnn.config import SAMPLE_RATE, SILENCE, UNKNOWN, ModelConfig, row_labels
-from speechrnn.detection import Posteriors, SlidingWindow, Trigger
+from speechrnn.detection import SlidingWindow, Trigger, join_posteriors
 from speechrnn.folder import ModelFolder, read_folder, save_folder
 from speechrnn.network import Network, answer_shares
 
@@ -237,9 +237,12 @@ def read_clips(folder: str | Path, faults: list[str]) -> dict[str, dict[str, np.
                 "the encoder, and background of your own is given as --background FOLDER"
             )
         if paths := find_audio([place]):
-            found[place.name] = _read_word(paths, faults)
+            found[place.name] = _read_word(place, paths, faults)
             if not found[place.name]:
-                raise ValueError(f"{place}: none of its {len(paths)} recordings can be used")
+                raise ValueError(
+                    f"{place}: none of its {len(paths)} recordings can be used; the last one was "
+                    f"{faults[-1]}"
+                )
     if not found:
         raise FileNotFoundError(
             f"{folder}: no folders with recordings in it; expected FOLDER/WORD/1.wav and so on, "
@@ -248,7 +251,7 @@ def read_clips(folder: str | Path, faults: list[str]) -> dict[str, dict[str, np.
     return found
 
 
-def _read_word(paths: Iterable[Path], faults: list[str]) -> dict[str, np.ndarray]:
+def _read_word(place: Path, paths: Iterable[Path], faults: list[str]) -> dict[str, np.ndarray]:
     clips: dict[str, np.ndarray] = {}
     for path in paths:
         try:
@@ -271,7 +274,7 @@ def _read_word(paths: Iterable[Path], faults: list[str]) -> dict[str, np.ndarray
         else:
             if np.mean(np.abs(clip) > 0.99) > CLIPPED_SHARE:
                 faults.append(f"{path}: is clipped; record it again, from further away")
-            clips[path.name] = clip
+            clips[path.relative_to(place).as_posix()] = clip
     return clips
 
 
@@ -309,17 +312,12 @@ class Check:
     shares: dict[tuple[str, str], float]
 
     @property
-    def accuracy(self) -> float:
-        """Share of the recordings that are answered with their word."""
-        return sum(word == answer for (word, _), answer in self.answers.items()) / len(self.answers)
-
-    @property
     def summary(self) -> str:
         """What to make of it, in a sentence."""
         if not self.answers:
             return "One recording of a word cannot be checked: record more."
         count = len(self.answers)
-        right = round(self.accuracy * count)
+        right = sum(word == answer for (word, _), answer in self.answers.items())
         return f"{right} of {count} recordings are answered rightly by a head made without them."
 
     @property
@@ -378,8 +376,7 @@ def quiet_threshold(network: Network, blocks: Iterable[np.ndarray]) -> float:
     for block in blocks:
         logits, state = network.step(block[None], state)
         found.append(window.push(logits[0]))
-    columns = zip(*((part.probabilities, part.start, part.end) for part in found), strict=True)
-    heard = Posteriors(*map(np.concatenate, columns))
+    heard = join_posteriors(found)
     words = network.config.words
     for level in LEVELS:
         if not Trigger(network.config, dict.fromkeys(words, level)).push(heard):

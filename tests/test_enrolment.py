@@ -239,6 +239,25 @@ def test_threshold_that_a_model_has_stays_when_words_are_added(run: Run, recorde
     assert load(model).thresholds == dict.fromkeys(sorted(WORDS), 0.7)
 
 
+def test_a_quiet_background_does_not_lower_the_threshold(run: Run, recorded: Path) -> None:
+    model, quiet = recorded.with_name("lamp"), recorded.with_name("quiet")
+    quiet.mkdir()
+    soundfile.write(quiet / "room.wav", np.zeros(32_000), 16_000)
+    run("enrol", recorded, "--to", model)
+    save_thresholds(model, dict.fromkeys(load(model).words, 0.7))
+    assert run("enrol", recorded, "--to", model, "--background", quiet)[0] == 0
+    assert set(load(model).thresholds.values()) == {0.7}
+
+
+def test_recordings_of_one_name_in_two_folders_of_a_word_are_two(run: Run, recorded: Path) -> None:
+    for name in ("anna", "ben"):
+        (recorded / "bed" / name).mkdir()
+    (recorded / "bed" / "1.wav").rename(recorded / "bed" / "anna" / "1.wav")
+    (recorded / "bed" / "2.wav").rename(recorded / "bed" / "ben" / "1.wav")
+    status, out, _ = run("enrol", recorded, "--to", recorded.with_name("lamp"))
+    assert (status, out.splitlines()[0].split("\t")[1]) == (0, "4 recordings")
+
+
 def test_words_that_are_said_in_the_background_cannot_be_told_from_it(
     encoder: Encoder, take: Take
 ) -> None:
@@ -348,7 +367,7 @@ def no_folders(folder: Path) -> None:
     ("spoil", "message"),
     [
         (label_as_word, "_unknown_ is no word but a label"),
-        (nothing_usable, "none of its 4 recordings can be used"),
+        (nothing_usable, "none of its 4 recordings can be used; the last one was left out: "),
         (no_folders, "expected FOLDER/WORD/1.wav"),
         (shutil.rmtree, "no such folder"),
     ],
@@ -373,6 +392,23 @@ def test_what_was_not_enrolled_is_not_added_to(
     assert status == 1
     assert f"no {EXAMPLES} in this folder" in err
     assert before == sorted(path.read_bytes() for path in model_folder.iterdir())
+
+
+def test_a_run_folder_is_not_replaced_by_the_model_in_it(run: Run, recorded: Path) -> None:
+    room = recorded.with_name("lamp")
+    run("enrol", recorded, "--to", room / "model")
+    (room / "notes.txt").touch()
+    status, _, err = run("enrol", recorded, "--to", room)
+    assert status == 1
+    assert f"{room}: holds a model in {room / 'model'}: type --to {room / 'model'}" in err
+    assert sorted(path.name for path in room.iterdir()) == ["model", "notes.txt"]
+
+
+def test_the_name_of_a_shipped_model_is_refused(run: Run, recorded: Path) -> None:
+    status, _, err = run("enrol", recorded, "--to", "base")
+    assert status == 1
+    assert "base: is the name of a model that is shipped" in err
+    assert not Path("base").exists()
 
 
 @pytest.mark.parametrize(

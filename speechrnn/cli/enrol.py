@@ -67,7 +67,8 @@ def enrol(options: argparse.Namespace) -> int:
     check = enrolment.check(encoder, words)
     if options.background is not None:
         network = enrolment.network_of(encoder, words)
-        threshold = enrolment.quiet_threshold(network, _blocks(options.background))
+        quiet = enrolment.quiet_threshold(network, _blocks(options.background))
+        threshold = max(threshold, quiet)
     enrolment.save_enrolled(options.to, encoder, words, threshold, check)
     _print(words, check, faults)
     print(f"written: {options.to}, threshold {threshold:.2f}", file=sys.stderr)
@@ -77,11 +78,15 @@ def enrol(options: argparse.Namespace) -> int:
 def _model_before(to: Path, encoder: "Encoder") -> tuple[dict[str, "Examples"], float]:
     """The words of the model that is there, and the threshold of all of them."""
     from speechrnn.enrolment import THRESHOLD, enrolled
-    from speechrnn.folder import read_folder
+    from speechrnn.folder import read_folder, shipped_models
 
+    if str(to) in shipped_models():
+        raise ValueError(f"{to}: is the name of a model that is shipped; expected another")
     if not to.exists():
         return {}, THRESHOLD
     folder = read_folder(to)
+    if folder.path != to:  # all of `to` would be replaced by the new model
+        raise ValueError(f"{to}: holds a model in {folder.path}: type --to {folder.path}")
     return enrolled(folder, encoder), max(folder.thresholds.values())
 
 

@@ -17,7 +17,7 @@ import soundfile
 from speechrnn.audio import from_int16
 from speechrnn.config import CLIP_SAMPLES, SAMPLE_RATE, SILENCE, ModelConfig
 from speechrnn.corpus import Clips, progress
-from speechrnn.detection import REFRACTORY_SECONDS, Detection, Posteriors, SlidingWindow, Trigger
+from speechrnn.detection import Detection, Posteriors, SlidingWindow, Trigger, join_posteriors
 from speechrnn.evaluation.clips import ClipResult, MeasuredModel, in_threads, known_labels
 from speechrnn.files import whole_file
 from speechrnn.recogniser import PIECE_STEPS, Recogniser
@@ -143,7 +143,7 @@ class JoinedRecording:
             with soundfile.SoundFile(audio, "w", SAMPLE_RATE, 1, "PCM_16", format="FLAC") as file:
                 for index in progress(range(len(self)), "writing"):
                     file.write(self[index])
-            track.write_text(self.label_track())
+            track.write_text(self.label_track(), "utf-8")
 
 
 @dataclass(frozen=True)
@@ -160,11 +160,9 @@ class RecordingPosteriors:
     posteriors: Posteriors
     hours: float
 
-    def detections(
-        self, thresholds: Mapping[str, float], refractory: float = REFRACTORY_SECONDS
-    ) -> list[Detection]:
+    def detections(self, thresholds: Mapping[str, float]) -> list[Detection]:
         """The words that a `Listener` reports at these thresholds, and when it does."""
-        trigger = Trigger(self.config, thresholds, refractory, PIECE_STEPS)
+        trigger = Trigger(self.config, thresholds, piece_steps=PIECE_STEPS)
         return trigger.push(self.posteriors)
 
 
@@ -179,7 +177,7 @@ def posteriors(
 
     outputs: dict[int, RecordingPosteriors] = {}
     for group, results in zip(
-        groups, in_threads(recogniser, run, groups, "streaming"), strict=True
+        groups, in_threads(recogniser.runtime, run, groups, "streaming"), strict=True
     ):
         outputs |= zip(group, results, strict=True)
     return [outputs[place] for place in range(len(recordings))]
@@ -200,12 +198,13 @@ def _run(recogniser: Recogniser, recordings: Sequence[Recording]) -> list[Record
         logits, state = recogniser.runtime.step(waves, state)
         for stream, window, part in zip(logits, windows, parts, strict=True):
             part.append(window.push(stream))
-    return [
-        RecordingPosteriors(
-            config, _join(part, recording.samples // config.step_samples), recording.hours
-        )
-        for part, recording in zip(parts, recordings, strict=True)
-    ]
+    results = []
+    for part, recording in zip(parts, recordings, strict=True):
+        steps = recording.samples // config.step_samples  # others may be longer
+        whole = join_posteriors(part)
+        own = Posteriors(whole.probabilities[:steps], whole.start[:steps], whole.end[:steps])
+        results.append(RecordingPosteriors(config, own, recording.hours))
+    return results
 
 
 def _groups(lengths: Sequence[int]) -> list[list[int]]:
@@ -279,9 +278,3 @@ def _energy(wave: np.ndarray) -> np.ndarray:
     frames = wave.reshape(-1, FRAME_SAMPLES).astype(np.float32)
     energy: np.ndarray = np.einsum("tn,tn->t", frames, frames)
     return energy
-
-
-def _join(parts: Sequence[Posteriors], steps: int) -> Posteriors:
-    """The first steps of consecutive posteriors."""
-    columns = zip(*((part.probabilities, part.start, part.end) for part in parts), strict=True)
-    return Posteriors(*(np.concatenate(column)[:steps] for column in columns))
