@@ -42,9 +42,15 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         beside.chmod(0o755)  # mkdtemp's folder is for its owner alone
         if path.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
-            os.replace(path, old)
-            os.replace(beside, path)
-            shutil.rmtree(old)
+            try:
+                os.replace(path, old)
+                try:
+                    os.replace(beside, path)
+                except OSError:
+                    os.replace(old, path)
+                    raise
+            finally:
+                shutil.rmtree(old, ignore_errors=True)
         else:
             os.replace(beside, path)
     except OSError as error:

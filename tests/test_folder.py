@@ -160,6 +160,34 @@ def test_full_disk_leaves_the_old_folder_and_nothing_half_written(
         load(folder)
 
 
+def test_old_folder_comes_back_where_the_new_one_cannot_take_its_place(
+    model: Model, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace, before = os.replace, (folder / "README.md").read_text()
+
+    def second_fails(source: Path, target: Path) -> None:
+        if Path(target) == folder and "-old-" not in str(source):
+            raise OSError(16, "Device or resource busy")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", second_fails)
+    with pytest.raises(OSError, match="busy"):
+        save(model, folder, "new")
+    assert os.listdir(folder.parent) == ["model"]
+    assert (folder / "README.md").read_text() == before
+
+
+def test_link_to_a_folder_is_refused_and_nothing_is_left_beside_it(
+    model: Model, folder: Path
+) -> None:
+    link = folder.parent / "link"
+    link.symlink_to(folder)
+    with pytest.raises(OSError):
+        save(model, link, "new")
+    assert sorted(os.listdir(folder.parent)) == ["link", "model"]
+    load(folder)
+
+
 # --- what is refused
 
 
