@@ -89,10 +89,11 @@ def write_table(path: Path, columns: tuple[str, ...], rows: Rows) -> None:
 def join_tables(folder: Path, name: str, columns: tuple[str, ...]) -> Rows:
     """Write the table of all packages that are there; returns its rows."""
     rows: Rows = []
-    for path in sorted(folder.glob(f"*/*/{name}")):
+    for path in sorted(folder.glob(f"*/[!.]*/{name}")):  # hidden ones are unfinished
         with path.open(encoding="utf-8", newline="") as file:
             rows += [tuple(row) for row in csv.reader(file, delimiter="\t")][1:]
-    write_table(folder / name, columns, rows)
+    if rows:
+        write_table(folder / name, columns, rows)
     return rows
 
 
@@ -131,7 +132,7 @@ def fetch_all(
             print(f"{prefix}: skipped: {error}", file=sys.stderr)
     if failed == len(splits):
         print(
-            f"{program}: no package could be fetched; is there a network? try `apt-get update`",
+            f"{program}: none could be fetched, see above; it takes a network and `apt-get update`",
             file=sys.stderr,
         )
     return 1 if failed else 0

@@ -259,19 +259,23 @@ def find_audio(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Lists audio files: in the order given, each folder replaced by the audio files below it.
 
     A path that is not a folder is kept whatever its suffix, and also if it is missing: reading it
-    gives the error. Hidden files in folders are left out (macOS puts a `._yes.wav`, no audio,
-    beside `yes.wav` on foreign disks).
+    gives the error. Hidden files and folders in folders are left out: macOS puts a `._yes.wav`, no
+    audio, beside `yes.wav` on foreign disks, and what is unfinished lies in hidden folders.
     """
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            files = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
-            found += sorted(
-                file for file in files if file.suffix.lower() in _SUFFIXES and file.name[0] != "."
-            )
+            found += sorted(file for file in _shown(path) if file.suffix.lower() in _SUFFIXES)
         else:
             found.append(path)
     return found
+
+
+def _shown(folder: Path) -> Iterator[Path]:
+    """The files below a folder without the hidden ones."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name[0] != "."]
+        yield from (Path(place, name) for name in names if name[0] != ".")
 
 
 def _name(source: str | os.PathLike[str] | BinaryIO) -> str:

@@ -561,6 +561,7 @@ def test_importing_the_module_imports_neither_torch_nor_soxr() -> None:
 def test_folders_are_walked_in_order_and_files_are_kept(tmp_path: Path) -> None:
     folder = tmp_path / "clips"
     names = ["b/2.wav", "b/1.FLAC", "a.ogg", "b/c/x.mp3", "notes.txt", "b/._1.wav", ".hidden.wav"]
+    names.append(".b.unfinished/1.wav")
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
