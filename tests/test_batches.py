@@ -275,6 +275,14 @@ def test_prior_is_how_much_more_often_a_label_is_drawn_than_it_is_met(
     )
 
 
+def test_prior_of_a_label_that_is_met_but_never_drawn_is_a_number(
+    with_pieces: SpeechCommands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(with_pieces, "shares", {UNKNOWN: 0.15, SILENCE: 0.0})
+    monkeypatch.setattr(with_pieces, "recordings", {with_pieces.talk: 0.3})
+    assert torch.isfinite(with_pieces.log_prior()).all()
+
+
 def test_validation_holds_no_pieces(with_pieces: SpeechCommands) -> None:
     loader = with_pieces.val_dataloader()
     assert sum(len(targets) for _, targets in loader) == len(with_pieces.clips["validation"])

@@ -62,6 +62,11 @@ def test_a_third_of_the_pieces_of_talk_have_speech_of_a_few_syllables_beside_qui
     assert ((whole > 0) & (whole <= SPAN_FRAMES[1])).mean() < short.mean() - 0.2
 
 
+def test_pieces_of_few_long_frames_are_cut_like_others():
+    pieces = Pieces(RECORDINGS, 24, 3_000, True, 0)  # a second in steps of 40 ms
+    assert _all(pieces).shape == (300, 24, BANDS)
+
+
 def test_what_is_taken_away_is_as_quiet_as_the_recording_itself():
     pieces = _all(Pieces(RECORDINGS, 99, 300, True, 0))
     assert pieces.min() >= QUIET

@@ -357,20 +357,17 @@ def test_last_checkpoint_is_of_every_epoch_where_validation_is_not(corpus, tmp_p
     assert list(read_metrics(tmp_path)["validation_accuracy"]) == [1]
 
 
-def test_run_too_short_for_its_first_validation_still_gives_a_model(corpus, tmp_path):
-    assert (
-        main(
-            _words(
-                corpus,
-                tmp_path,
-                "--trainer.max_epochs",
-                "1",
-                "--trainer.check_val_every_n_epoch",
-                "5",
-            )
-        )
-        == 0
-    )
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "5"],
+        ["--trainer.max_steps", "1"],
+    ],
+    ids=["epochs", "steps"],
+)
+@pytest.mark.filterwarnings("ignore:.ModelCheckpoint.monitor=.*could not find the monitored key")
+def test_run_too_short_for_its_first_validation_still_gives_a_model(corpus, tmp_path, words):
+    assert main(_words(corpus, tmp_path, *words)) == 0
     assert (tmp_path / "model" / "config.json").is_file()
 
 

@@ -239,7 +239,7 @@ class SpeechCommands(LightningDataModule):
         for labels in (drawn, met):
             labels[words] = labels[words].sum()
         ratio = drawn / (met / len(validation))
-        return torch.where(met > 0, ratio, 1).log().float()
+        return torch.where((met > 0) & (drawn > 0), ratio, 1).log().float()
 
     def _all_weights(self) -> Tensor:
         """Chance of each clip, then of each piece, to be drawn, in sum 1."""

@@ -58,7 +58,7 @@ class Pieces:
                     cut = _at_edge(choice[random.integers(len(choice))], frames, random)
                     start[piece], first[piece], last[piece] = cut
             for piece in np.flatnonzero(kinds == 2):
-                length = random.integers(*SYLLABLE_FRAMES)
+                length = min(int(random.integers(*SYLLABLE_FRAMES)), frames - 1)
                 first[piece] = random.integers(frames - length)
                 last[piece] = first[piece] + length
             start = np.clip(start, 0, lengths[owner] - frames)
@@ -109,7 +109,7 @@ def _edges(recording: Tensor) -> np.ndarray:
 def _at_edge(edge: np.ndarray, frames: int, random: np.random.Generator) -> tuple[int, int, int]:
     """Start of a piece with an edge in it, and the first and last of its frames that are kept."""
     frame, kind = edge.tolist()
-    span = int(random.integers(*SPAN_FRAMES))
+    span = min(int(random.integers(*SPAN_FRAMES)), frames - 6)
     if kind == 1:  # quiet, then the beginning of a phrase
         inside = int(random.integers(5, frames - span))
         return frame - inside, 0, inside + span

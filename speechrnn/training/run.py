@@ -352,7 +352,9 @@ def _print_plan(data: SpeechCommands, epochs: int) -> None:
 def _finish(cli: _RecipeCli, folder: Path, started: datetime.datetime) -> Path:
     """Write the best checkpoint as a model folder, and the pictures."""
     training, data, trainer = cli.model, cli.datamodule, cli.trainer
-    best = torch.load(folder / "best.ckpt", map_location="cpu", weights_only=False)
+    best_file = folder / "best.ckpt"  # not there where the run ended before its first validation
+    checkpoint = best_file if best_file.is_file() else folder / "last.ckpt"
+    best = torch.load(checkpoint, map_location="cpu", weights_only=False)
     training.load_state_dict(best["state_dict"])
     config, weights = training.model.config, training.model.arrays()
     recogniser = Recogniser(Network(config, weights), {})
