@@ -13,6 +13,7 @@ from speechrnn.evaluation.background import (
     GAP_SAMPLES,
     PLACES,
     Background,
+    _spoken_words,
     evaluate_background,
     read_background,
 )
@@ -61,6 +62,12 @@ def test_a_detection_of_a_word_that_the_transcript_has_at_its_place_is_no_false_
     # The first word is "yes": not where a transcript has it last.
     late = evaluate_background(tiny, _background(wave, a="is a b c d e f g yes"), talk=True)
     assert late.false_alarms["yes"] == plain.false_alarms["yes"]
+
+
+def test_words_of_any_script_and_in_capitals_are_found_in_a_transcript():
+    background = _background(np.zeros(32_000, np.int16), a="die küche ist hell", b="the lights")
+    spoken = _spoken_words(background, ("Küche", "Lights", "hell"))
+    assert [len(times) for times in spoken.values()] == [1, 1, 1]
 
 
 def test_a_higher_threshold_never_gives_many_more_false_alarms(tiny, wave):

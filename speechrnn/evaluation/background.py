@@ -150,7 +150,7 @@ def _read_transcripts(folder: Path, names: set[str]) -> dict[str, str]:
 
 
 def evaluate_background(
-    recogniser: Recogniser, background: Background, talk: bool, seed: int = 0
+    recogniser: Recogniser, background: Background, talk: bool
 ) -> BackgroundResult:
     """Run a model through recordings that are not meant for it.
 
@@ -158,7 +158,6 @@ def evaluate_background(
         recogniser: the model.
         background: the recordings.
         talk: whether they hold speech: then places among the pauses are told.
-        seed: of the random seconds.
     """
     (outputs,) = posteriors(recogniser, [background])
     spoken = _spoken_words(background, recogniser.words)
@@ -172,7 +171,7 @@ def evaluate_background(
         {place: places[place] for place in PLACES} if talk else {},
         len(detections) - len(false),
         curve,
-        _random_seconds(recogniser, background, seed),
+        _random_seconds(recogniser, background),
     )
 
 
@@ -202,14 +201,15 @@ def _spoken_words(
 ) -> dict[str, list[tuple[float, float]]]:
     """By word the times, s from and to, in which the transcripts let it be expected."""
     times: dict[str, list[tuple[float, float]]] = {word: [] for word in words}
+    labels = {word.casefold(): word for word in words}
     begin = 0.0
     for name, wave in zip(background.names, background.waves, strict=True):
         text, seconds = background.transcripts.get(name, ""), len(wave) / SAMPLE_RATE
         around = max(TRANSCRIPT_SECONDS, TRANSCRIPT_SHARE * seconds)
-        for match in re.finditer(r"[a-z']+", text):
-            if match[0] in times:
+        for match in re.finditer(r"[^\W\d_]+(?:'[^\W\d_]+)*", text):
+            if word := labels.get(match[0].casefold()):
                 middle = begin + seconds * (match.start() + match.end()) / 2 / len(text)
-                times[match[0]].append((middle - around, middle + around))
+                times[word].append((middle - around, middle + around))
         begin += seconds + GAP_SAMPLES / SAMPLE_RATE
     return times
 
@@ -256,9 +256,9 @@ def random_seconds(background: Background, count: int, random: np.random.Generat
     )
 
 
-def _random_seconds(recogniser: Recogniser, background: Background, seed: int) -> float:
+def _random_seconds(recogniser: Recogniser, background: Background) -> float:
     """Share of seconds cut at random places that are answered with a word."""
-    cuts = random_seconds(background, RANDOM_SECONDS, np.random.default_rng(seed))
+    cuts = random_seconds(background, RANDOM_SECONDS, np.random.default_rng(0))
     if not len(cuts):
         return 0.0
     answers = recogniser.classify_waves(list(from_int16(cuts)))
