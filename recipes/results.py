@@ -2,23 +2,23 @@
 
     python recipes/results.py --base RUN --small RUN --tiny RUN
 
-Each RUN holds the reports of both splits, `validation` and `testing`, that `recipes/ship.py` asks
-for. A table is known by its head; the rows below it are written anew. The prose around the tables
+Each RUN is the one that `recipes/ship.py` has shipped, with the reports of both splits in it. A
+table is known by its head; the rows below it are written anew. The prose around the tables
 stays: read it after.
 """
 
 import argparse
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ship import SPLITS, read_reports
+
+from speechrnn import folder
 from speechrnn.evaluation.conditions import LEVELS_DB, SNR_DB
 from speechrnn.files import write_files
 
 PROJECT = Path(__file__).parent.parent
-SPLITS = ("validation", "testing")
-WORST = 20  # mistakes
 LOUDEST = f" alone, {LEVELS_DB[0]} dB"  # each noise has one such condition
 
 Reports = dict[str, dict[str, Any]]  # by model and split
@@ -57,7 +57,7 @@ def event_rows(reports: Reports) -> list[list[str]]:
             if score["hits"]:
                 latency = f"{score['latency_median']:.2f} / {score['latency_95']:.2f} s"
             in_use = ["", "", ""]
-            if "talk" in report:
+            if split == "validation":
                 rates = [f"{report[k]['false_alarms_per_hour']:.1f}" for k in ("talk", "sounds")]
                 in_use = [*rates, f"{report['talk']['random_seconds']:.1%}"]
             thresholds = report["events"]["thresholds"].values()
@@ -101,7 +101,7 @@ def mistake_rows(report: dict[str, Any]) -> list[list[str]]:
     """The surest of a model's wrong answers."""
     return [
         [wrong["name"], wrong["label"], wrong["answer"], f"{wrong['score']:.2f}"]
-        for wrong in report["mistakes"][:WORST]
+        for wrong in report["mistakes"]
     ]
 
 
@@ -176,10 +176,10 @@ def main() -> None:
     for name in ("base", "small", "tiny"):
         parser.add_argument(f"--{name}", type=Path, required=True, metavar="RUN")
     runs = vars(parser.parse_args())
-    reports = {
-        name: {split: json.loads((run / split / "report.json").read_text()) for split in SPLITS}
-        for name, run in runs.items()
-    }
+    try:
+        reports = {name: read_reports(run, folder.read_folder(name)) for name, run in runs.items()}
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     pages = {}
     for page, of_page in tables(reports).items():
         text = page.read_text("utf-8")

@@ -26,6 +26,8 @@ from speechrnn.evaluation.text import condition_rows, label_rows, summary
 from speechrnn.training.card import card_metadata, model_card
 
 SPLITS = ("validation", "testing")
+PARTS = {"stream", "events", "conditions", "names"}  # of each report
+IN_USE = {"talk", "sounds"}  # of that of validation
 DATASETS = ("openslr/librispeech_asr",)  # beside the corpus; by their names on the Hub
 DATA = """The corpus was a part of Speech Commands v0.02 by its own split (for some words, v0.01),
 coded once as Ogg Opus, with fewer clips of `go` and `stop`; `recipes/README.md` in the project
@@ -35,13 +37,16 @@ official test archive: the figures do not compare with published ones.
 Seconds of talk were trained as unknown words, seconds of sounds as unknown or silence; licences of
 each source in brackets:
 
-- talk: 1.1 h of LibriSpeech, about 260 readers (Panayotov et al. 2015, CC BY 4.0); 1 h of acted
-  dialogues of the game Flight of the Amazon Queen (freely distributable, not to be sold alone);
-  shouts of Hedgewars (GFDL 1.3); letters of KLettres (GPL-2+, some CC0), all from Debian's
-  packages; 221 sentences, 1,236 words, and letters and other short words (327 clips), rendered by
-  Kokoro-82M (Apache-2.0);
-- sounds: 3.4 h of music, effects, animals and machines from 40 of Debian's packages
-  (`recipes/get_sounds.py` names them and their licences); 2 h of music made up by
+- talk, 9.4 h: 1.1 h of LibriSpeech, about 260 readers (Panayotov et al. 2015, CC BY 4.0); from
+  Debian's packages 1.7 h of acted dialogues of the game Flight of the Amazon Queen (freely
+  distributable, not to be sold alone) and 1.0 h of Fish Fillets in Dutch and Czech (GPL-2), 0.3 h
+  of shouts of Hedgewars (GFDL 1.3), 2.1 h of letters and names of things of KLettres and KTuberling
+  in many languages (GPL-2+, some CC0 and CC BY), 0.8 h of Tux Paint in twelve languages (GPL-2),
+  1.6 h of telephone prompts of Asterisk in French, Italian and Russian (CC BY-SA 3.0, Russian CC BY
+  3.0); 0.7 h of letters, words and sentences rendered by Kokoro-82M (Apache-2.0), the sentences
+  from WordNet 3.0;
+- sounds, 7.2 h: 3.4 h of music, effects, animals and machines from 40 of Debian's packages
+  (`recipes/get_sounds.py` names them and their licences); 2.9 h of music made up by
   `recipes/make_music.py` and played on the soundfonts FluidR3 (MIT) and OPL3 (CC BY-SA 4.0); 1 h
   computed by `data/make_sounds.py`.
 
@@ -57,21 +62,37 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("name", choices=["base", "small", "tiny"])
     options = parser.parse_args()
-    reports = {
-        split: json.loads((options.run / split / "report.json").read_text()) for split in SPLITS
-    }
-    for split, report in reports.items():
-        if missing := {"stream", "events", "conditions", "names"} - report.keys():
-            parser.error(
-                f"{options.run / split}: no {', '.join(sorted(missing))}: evaluate with --streamed "
-                "--noise"
-            )
     trained = folder.read_folder(options.run)
-    if trained.about["scores"]["validation"]["confusion"] != reports["validation"]["confusion"]:
-        parser.error(
-            f"{options.run / 'validation'} is of another model than {trained.path}: evaluate again"
-        )
+    try:
+        reports = read_reports(options.run, trained)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     ship(trained, options.name, reports)
+
+
+def read_reports(run: Path, model: folder.ModelFolder) -> dict[str, dict[str, Any]]:
+    """The report of each split, as `speechrnn evaluate --report` wrote it.
+
+    Raises:
+        OSError: there is none.
+        ValueError: one is of another model or of other thresholds, or lacks a part.
+    """
+    reports = {}
+    for split in SPLITS:
+        path = run / split
+        report = json.loads((path / "report.json").read_text("utf-8"))
+        needed = PARTS | (IN_USE if split == "validation" else set())
+        if missing := needed - report.keys():
+            flags = "--streamed --noise" + " --talk --sounds" * (split == "validation")
+            raise ValueError(f"{path}: no {', '.join(sorted(missing))}: evaluate with {flags}")
+        used = report["model"]["sha256"], report["events"]["thresholds"]
+        if used != (model.about["sha256"], model.thresholds):
+            raise ValueError(
+                f"{path} is of another model than {model.path}, or of other thresholds: evaluate "
+                "again"
+            )
+        reports[split] = report
+    return reports
 
 
 def ship(trained: folder.ModelFolder, name: str, reports: dict[str, Any]) -> None:
@@ -136,13 +157,12 @@ def more_of_the_card(alone: ClipResult, streamed: ClipResult, reports: dict[str,
             f"an hour in {score['hours']:.1f} h"
         )
     for kind in ("talk", "sounds"):
-        if kind in reports["validation"]:
-            found = reports["validation"][kind]
-            lines.append(
-                f"- {kind}, validation recordings: {found['false_alarms_per_hour']:.1f} false "
-                f"alarms an hour in {found['hours']:.2f} h; {found['random_seconds']:.1%} of "
-                "random seconds are answered with a word"
-            )
+        found = reports["validation"][kind]
+        lines.append(
+            f"- {kind}, validation recordings: {found['false_alarms_per_hour']:.1f} false "
+            f"alarms an hour in {found['hours']:.2f} h; {found['random_seconds']:.1%} of "
+            "random seconds are answered with a word"
+        )
     events = "\n".join(lines)
     return f"""## Accuracy on the testing split, measured once
 
