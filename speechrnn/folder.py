@@ -50,7 +50,7 @@ class ModelFolder:
     def license(self) -> str:
         """What the metadata of the model card name as its licence; `unknown` if there are none."""
         card = self.path / CARD
-        text = card.read_text(errors="replace") if card.is_file() else ""
+        text = card.read_text("utf-8", "replace") if card.is_file() else ""
         metadata = text.split("---\n")[1] if text.startswith("---\n") else ""
         found = re.search(r"^license: *(\S+)", metadata, re.MULTILINE)
         return found[1] if found else "unknown"
@@ -201,7 +201,7 @@ def save_folder(
     with whole_folder(folder) as beside:
         (beside / WEIGHTS).write_bytes(data)
         (beside / CONFIG).write_text(json.dumps(about, indent=2) + "\n")
-        (beside / CARD).write_text(card)
+        (beside / CARD).write_text(card, "utf-8")
         if thresholds is not None:
             (beside / THRESHOLDS_FILE).write_text(json.dumps(thresholds, indent=2) + "\n")
         for name, contents in (others or {}).items():

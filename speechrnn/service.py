@@ -192,10 +192,10 @@ class Service:
                     for number, data in enumerate(pcm.slices(event.payload or b"")):
                         if number:
                             await asyncio.sleep(0)
-                        await self._report(client, stream, stream.push(data))
+                        await self._report(client, stream.push(data))
                 case "audio-stop":
                     if stream is not None:
-                        await self._report(client, stream, stream.finish())
+                        await self._report(client, stream.finish())
                     if stream is None or not stream.found:
                         await client.write(NotDetected().event())
                     stream, start = None, 0.0
@@ -229,9 +229,7 @@ class Service:
         }
         return _Stream(listeners, wanted, pcm, start)
 
-    async def _report(
-        self, client: "_Client", stream: "_Stream", found: list[tuple[str, int]]
-    ) -> None:
+    async def _report(self, client: "_Client", found: list[tuple[str, int]]) -> None:
         for name, time in found:
             await client.write(Detection(name, time).event())
             self._detail(f"{client.name}: {name} at {time} ms")

@@ -196,7 +196,7 @@ def transcribe(options: argparse.Namespace) -> int:
         return fail("--raw is for samples from standard input: type - as FILE", 2)
     truth = None
     if options.truth:
-        truth = read_labels(options.truth.read_text(errors="replace"), str(options.truth))
+        truth = read_labels(options.truth.read_text("utf-8", "replace"), str(options.truth))
     if options.plot:
         from speechrnn.evaluation import plots  # noqa: F401  # refused now where it is missing
         from speechrnn.folder import find_folder

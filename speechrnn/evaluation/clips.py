@@ -19,7 +19,7 @@ from speechrnn.config import SILENCE
 from speechrnn.corpus import Clips, progress
 from speechrnn.evaluation.statistics import mcnemar, wilson_interval
 from speechrnn.folder import ModelFolder
-from speechrnn.network import Network, answer_shares, pool
+from speechrnn.network import Network, Runtime, answer_shares, pool
 from speechrnn.recogniser import BATCH, Recogniser
 
 T = TypeVar("T")
@@ -270,7 +270,7 @@ def evaluate_clips(
         logits, _ = recogniser.runtime.step(from_int16(clips.waves[part]))
         return answer_shares(pool(logits), recogniser.config)
 
-    batches = in_batches(recogniser, probabilities, len(clips), "evaluating")
+    batches = in_batches(recogniser.runtime, probabilities, len(clips), "evaluating")
     shares = np.concatenate(batches).astype(np.float64)
     return ClipResult(
         recogniser.labels,
@@ -307,24 +307,20 @@ def known_labels(labels: Sequence[str], clips: Clips) -> np.ndarray:
     return np.array([labels.index(label) for label in clips.labels])
 
 
-def in_batches(
-    recogniser: Recogniser, work: Callable[[slice], R], count: int, doing: str
-) -> list[R]:
+def in_batches(runtime: Runtime, work: Callable[[slice], R], count: int, doing: str) -> list[R]:
     """What `work` gives for each batch of clips, in order; see `in_threads`.
 
     Args:
-        recogniser: that `work` uses.
+        runtime: that `work` uses.
         work: takes the places of the clips of a batch.
         count: of all clips.
         doing: for the progress bar.
     """
     parts = [slice(start, start + BATCH) for start in range(0, count, BATCH)]
-    return in_threads(recogniser, work, parts, doing)
+    return in_threads(runtime, work, parts, doing)
 
 
-def in_threads(
-    recogniser: Recogniser, work: Callable[[T], R], items: Sequence[T], doing: str
-) -> list[R]:
+def in_threads(runtime: Runtime, work: Callable[[T], R], items: Sequence[T], doing: str) -> list[R]:
     """What `work` gives for each item, in order.
 
     With the NumPy network each core takes items of its own, for its products are too small to be
@@ -332,12 +328,12 @@ def in_threads(
     The results do not depend on the number of cores.
 
     Args:
-        recogniser: that `work` uses.
+        runtime: that `work` uses.
         work: done to each item.
         items: any.
         doing: for the progress bar.
     """
-    alone = isinstance(recogniser.runtime, Network)
+    alone = isinstance(runtime, Network)
     threads = os.cpu_count() if alone else 1
     limits = threadpool_limits(1, "blas") if alone else nullcontext()
     with limits, ThreadPoolExecutor(threads) as workers:

@@ -80,7 +80,7 @@ def evaluate_conditions(
             pairs = zip(answers, truth[part].tolist(), strict=True)
             return sum(answer.label == labels[label] for answer, label in pairs)
 
-        return sum(in_batches(recogniser, right, len(truth), "conditions")) / len(truth)
+        return sum(in_batches(recogniser.runtime, right, len(truth), "conditions")) / len(truth)
 
     rates = {RECORDED: share(lambda part: from_int16(words[part]), truth)}
     for number, (name, noise) in enumerate(long_enough.items()):

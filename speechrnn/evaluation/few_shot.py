@@ -215,7 +215,7 @@ class FewShot:
         def part(numbers: slice) -> np.ndarray:
             return embed(network, from_int16(clips.waves[numbers]))
 
-        parts = in_batches(Recogniser(network, {}), part, len(clips), "embedding")
+        parts = in_batches(network, part, len(clips), "embedding")
         self.embeddings = np.concatenate(parts)
 
     def measure(

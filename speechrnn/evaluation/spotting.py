@@ -155,7 +155,7 @@ def choose_threshold(
 
 
 def recordings_without_words(
-    clips: Clips, noises: Mapping[str, np.ndarray], seed: int = 0
+    clips: Clips, noises: Mapping[str, np.ndarray]
 ) -> dict[str, JoinedRecording]:
     """Recordings of an hour or more in which no word of a model is spoken.
 
@@ -163,23 +163,22 @@ def recordings_without_words(
         clips: labelled clips; of these, the words that the model does not know.
         noises: (n,) int16 of each background noise, by name; those shorter than a second are left
             out.
-        seed: of places, orders and levels.
 
     Returns:
         One of each noise, by its name, and one of "other words".
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     recordings = {}
     for name, noise in noises.items():
         if len(noise) >= CLIP_SAMPLES:
             waves = to_int16(random_cuts(noise, CUTS, CLIP_SAMPLES, random, GAP_DB))
             cuts = Clips(waves, np.zeros(CUTS, np.int64), [name] * CUTS, (SILENCE,))
-            recordings[name] = JoinedRecording(cuts, noise, ALONE_HOURS, seed)
+            recordings[name] = JoinedRecording(cuts, noise, ALONE_HOURS)
     others = [place for place, t in enumerate(clips.targets) if clips.labels[t] == UNKNOWN]
     if others:
         names = [clips.names[place] for place in others]
         unknown = Clips(clips.waves[others], clips.targets[others], names, clips.labels)
-        recordings["other words"] = JoinedRecording(unknown, join_noises(noises), ALONE_HOURS, seed)
+        recordings["other words"] = JoinedRecording(unknown, join_noises(noises), ALONE_HOURS)
     return recordings
 
 
@@ -195,11 +194,10 @@ def score(
     truth: Sequence[Word],
     words: Sequence[str],
     hours: float,
-    tolerance: float = TOLERANCE,
 ) -> dict[str, Score]:
     """Score detections: of each word, and of all words under `ALL`.
 
-    A detection hits a word of its label if their middles lie at most `tolerance` apart, one
+    A detection hits a word of its label if their middles lie at most `TOLERANCE` apart, one
     detection a word, so that there are as many hits as can be. Of the other detections, those as
     near to a missed word are wrong words, again one a word. The rest are false alarms: at words
     that the model does not know, in noise, or second reports.
@@ -209,18 +207,15 @@ def score(
         truth: words that were spoken.
         words: that the model knows.
         hours: length of the recording.
-        tolerance: s.
     """
     truth = [word for word in truth if word.label in words]
     spoken, detected = _by_label(truth), _by_label(detections)
-    hits = {
-        label: _pairs(spoken.get(label, []), detected.get(label, []), tolerance) for label in words
-    }
+    hits = {label: _pairs(spoken.get(label, []), detected.get(label, [])) for label in words}
     hit_words = {id(word) for pairs in hits.values() for word, _ in pairs}
     hit_detections = {id(detection) for pairs in hits.values() for _, detection in pairs}
     missed = [word for word in truth if id(word) not in hit_words]
     others = [detection for detection in detections if id(detection) not in hit_detections]
-    wrong = Counter(detection.label for _, detection in _pairs(missed, others, tolerance))
+    wrong = Counter(detection.label for _, detection in _pairs(missed, others))
     rest = Counter(detection.label for detection in others)
     latencies = {
         label: tuple(detection.reported - word.end for word, detection in pairs)
@@ -247,10 +242,8 @@ def _by_label(items: Iterable[Any]) -> dict[str, list[Any]]:
     return groups
 
 
-def _pairs(
-    truth: Sequence[Word], detections: Sequence[Detection], tolerance: float
-) -> list[tuple[Word, Detection]]:
-    """As many pairs as can be whose middles lie at most `tolerance` apart.
+def _pairs(truth: Sequence[Word], detections: Sequence[Detection]) -> list[tuple[Word, Detection]]:
+    """As many pairs as can be whose middles lie at most `TOLERANCE` apart.
 
     It always pairs the first word that is left with the first detection that is left.
     """
@@ -259,10 +252,10 @@ def _pairs(
     pairs, word, detection = [], 0, 0
     while word < len(spoken) and detection < len(reported):
         distance = reported[detection][0] - spoken[word][0]
-        if abs(distance) <= tolerance:
+        if abs(distance) <= TOLERANCE:
             pairs.append((truth[spoken[word][1]], detections[reported[detection][1]]))
-        if distance <= tolerance:
+        if distance <= TOLERANCE:
             detection += 1
-        if distance >= -tolerance:
+        if distance >= -TOLERANCE:
             word += 1
     return pairs
