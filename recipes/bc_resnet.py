@@ -143,8 +143,9 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--scale", type=int, default=3, help="of the channels (default: 3)")
     parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--to", type=Path, default=Path("runs/bc_resnet"), help="of checkpoints")
+    parser.add_argument("--to", type=Path, help="of checkpoints (default: runs/bc_resnet_SCALE)")
     options = parser.parse_args()
+    folder = options.to or Path(f"runs/bc_resnet_{options.scale}")
     recipe = yaml.safe_load(RECIPE.read_text())
     settings = {**recipe["data"], "folder": str(options.data), "allow_partial": True}
     settings |= {"talk": str(options.talk), "sounds": str(options.sounds)}
@@ -156,16 +157,20 @@ def main() -> None:
     )  # fmt: skip
     parameters = sum(part.numel() for part in training.peer.parameters())
     print(f"BC-ResNet-{options.scale}, {parameters:,} parameters", flush=True)
+    each_epoch = ModelCheckpoint(
+        folder, "last", save_on_train_epoch_end=True, enable_version_counter=False
+    )
     trainer = Trainer(
         accelerator="cpu", max_epochs=options.epochs, precision="bf16-mixed", logger=False,
-        callbacks=[ModelCheckpoint(options.to, "last", enable_version_counter=False)],
+        callbacks=[each_epoch],
         enable_progress_bar=False, enable_model_summary=False, check_val_every_n_epoch=5,
         use_distributed_sampler=False, num_sanity_val_steps=0,
     )  # fmt: skip
     prepare(training, data, trainer.strategy.root_device)
-    last = options.to / "last.ckpt"
+    last = folder / "last.ckpt"
     trainer.fit(training, datamodule=data, ckpt_path=last if last.is_file() else None)
-    print(f"validation accuracy {trainer.callback_metrics['validation_accuracy']:.4f}")
+    (found,) = trainer.validate(training, data, verbose=False)
+    print(f"validation accuracy {found['validation_accuracy']:.4f}")
 
 
 if __name__ == "__main__":

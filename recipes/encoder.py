@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from speechrnn.audio import AudioError, from_int16
+from speechrnn.audio import from_int16
 from speechrnn.config import SILENCE, UNKNOWN
 from speechrnn.corpus import Clips, load_split
 from speechrnn.enrolment import BANK, Bank, bank_bytes, embed
@@ -26,7 +26,7 @@ from speechrnn.folder import read_folder, save_folder
 from speechrnn.network import Network
 
 WORDS, TALK, SOUNDS, SILENT = 800, 150, 50, 40  # embeddings of each
-FACTS = ("corpus", "recipe", "seed", "epochs", "date", "hardware", "version")  # of the training
+FACTS = ("corpus", "recipe", "seed", "epochs", "date", "hardware")  # of the training
 SHRINKAGE, SHARPNESS = 0.25, 0.06  # of the metric
 SPREAD_CLIPS, SPREAD_LEAST = 12_000, 8  # for the spread within words: clips in all, and of a word
 
@@ -139,5 +139,5 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (OSError, ValueError, AudioError) as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"encoder.py: {error}")

@@ -27,6 +27,7 @@ with them. A stopped run goes on with the first package that has no folder.
 import argparse
 import hashlib
 import io
+import math
 import re
 import struct
 import sys
@@ -51,8 +52,11 @@ from debian import (
     write_table,
 )
 
+from speechrnn.synthesis.intelligibility import FILES, GET_MODEL
+
 SAMPLE_RATE = 16_000
-FEW = 0.5  # hours of a package in other languages, so that the talk in English is not lost in it
+# of each large package with little or no English: whole, English would be a quarter of the talk
+FOREIGN_HOURS = 0.5
 LINE_SECONDS = (0.15, 60.0)  # shorter is no speech, longer is cut
 RECORDING_SECONDS = 20.0  # a recording ends with the line that makes it as long
 PAUSE_SECONDS = (0.3, 1.5)
@@ -105,7 +109,7 @@ class Source(NamedTuple):
         split: `training` or `validation`.
         licence: of the voices, as the package's copyright file says.
         lines: finds the lines in the unpacked package.
-        hours: at most so many are taken.
+        hours: lines are taken until they are full.
         beside: other packages that it needs, for the text.
     """
 
@@ -113,7 +117,7 @@ class Source(NamedTuple):
     split: str
     licence: str
     lines: Callable[[Path], Iterator[Line]]
-    hours: float = 9.0
+    hours: float = math.inf
     beside: tuple[str, ...] = ()
 
 
@@ -244,13 +248,13 @@ SOURCES = [
     Source(QUEEN, "training", FREEWARE, partial(amazon_queen, conversations=range(43))),
     Source("klettres-data", "training", "GPL-2+; some CC0-1.0: see copyright", letters),
     Source("ktuberling-data", "training", "GPL-2+; some CC0, CC-BY: see copyright", toys),
-    Source("tuxpaint-stamps-default", "training", "GPL-2", stamps, FEW),
+    Source("tuxpaint-stamps-default", "training", "GPL-2", stamps, FOREIGN_HOURS),
     Source("hedgewars-data", "training", "GFDL-1.3", hedgehogs),
-    Source("fillets-ng-data-nl", "training", "GPL-2", fillets, FEW, ("fillets-ng-data",)),
-    Source("fillets-ng-data-cs", "training", "GPL-2", fillets, FEW, ("fillets-ng-data",)),
-    Source("asterisk-core-sounds-fr-g722", "training", ASTERISK, asterisk, FEW),
-    Source("asterisk-core-sounds-it-g722", "training", ASTERISK, asterisk, FEW),
-    Source("asterisk-core-sounds-ru-g722", "training", "CC-BY-3.0", asterisk, FEW),
+    Source("fillets-ng-data-nl", "training", "GPL-2", fillets, FOREIGN_HOURS, ("fillets-ng-data",)),
+    Source("fillets-ng-data-cs", "training", "GPL-2", fillets, FOREIGN_HOURS, ("fillets-ng-data",)),
+    Source("asterisk-core-sounds-fr-g722", "training", ASTERISK, asterisk, FOREIGN_HOURS),
+    Source("asterisk-core-sounds-it-g722", "training", ASTERISK, asterisk, FOREIGN_HOURS),
+    Source("asterisk-core-sounds-ru-g722", "training", "CC-BY-3.0", asterisk, FOREIGN_HOURS),
 ]
 
 
@@ -514,13 +518,11 @@ def main() -> int:
         parser.error(f"no such package in this list: {' '.join(unknown)}; it has {' '.join(known)}")
     if without_tools(parser.prog):
         return 1
-    if arguments.ear is not None and not (arguments.ear / "model.bin").is_file():
-        print(
-            f"{parser.prog}: {arguments.ear / 'model.bin'}: there is no such file; "
-            "recipes/get_kokoro.sh writes it",
-            file=sys.stderr,
-        )
-        return 1
+    for name in () if arguments.ear is None else FILES:
+        path = arguments.ear / name
+        if not path.is_file():
+            print(f"{parser.prog}: {path}: there is no such file; {GET_MODEL}", file=sys.stderr)
+            return 1
     try:
         ear = None if arguments.ear is None else Ear(arguments.ear)
     except ModuleNotFoundError:

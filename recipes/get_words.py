@@ -3,7 +3,7 @@
 Usage:
     python recipes/get_words.py data/words --list recipes/words.txt --corpus CORPUS
     python recipes/get_words.py data/words --list recipes/words.txt --corpus CORPUS \\
-        --talk data/talk/training --ear data/kokoro/whisper --rendered data/rendered
+        --talk data/talk/training/librispeech --ear data/kokoro/whisper --rendered data/rendered
 
 It writes a corpus of the protocol `own`, a folder a word, of clips of one second:
 - each word of the list in four voices of flite and six of espeak-ng, cut close, with pitch and
@@ -152,7 +152,9 @@ def main() -> int:
     parser.add_argument("--list", type=Path, required=True, help="text file with a word a line")
     parser.add_argument("--corpus", type=Path, required=True, help="Speech Commands")
     parser.add_argument("--rendered", type=Path, nargs="*", default=[], help="other word folders")
-    parser.add_argument("--talk", type=Path, help="folder of English running speech")
+    parser.add_argument(
+        "--talk", type=Path, nargs="+", metavar="FOLDER", help="English running speech, recorded"
+    )
     parser.add_argument("--ear", type=Path, help="folder of Whisper tiny.en")
     arguments = parser.parse_args()
     out: Path = arguments.folder
@@ -194,10 +196,10 @@ def main() -> int:
     return 0
 
 
-def cut_words(talk: Path, ear: Path, out: Path, folder_of: dict[str, str]) -> None:
+def cut_words(talk: list[Path], ear: Path, out: Path, folder_of: dict[str, str]) -> None:
     """Write words in talk; those that no list has and that are rare are unknown."""
     found: dict[str, list[tuple[Path, np.ndarray]]] = {}
-    for word, path, wave in words_in_talk(find_audio([talk]), ear):
+    for word, path, wave in words_in_talk(find_audio(talk), ear):
         found.setdefault(folder_of.get(word, word), []).append((path, wave))
     for word, cuts in found.items():
         known = (out / word).is_dir() or len(cuts) >= FEWEST

@@ -559,8 +559,7 @@ def main() -> int:
         except (RuntimeError, OSError) as error:
             failed += 1
             print(f"{prefix}: skipped: {error}", file=sys.stderr)
-    there = arguments.folder.is_dir()
-    rows = join_tables(arguments.folder, "sounds.tsv", COLUMNS) if there else []
+    rows = join_tables(arguments.folder, "sounds.tsv", COLUMNS)
     for split in ("training", "validation"):
         hours = sum(float(row[6]) for row in rows if row[0] == split) / 3600
         print(f"{split}: {hours:.2f} h", file=sys.stderr)

@@ -291,9 +291,9 @@ def fit(training: Training, data: Data, epochs: int) -> Recogniser:
     return Recogniser(network, dict.fromkeys(model.config.words, DEFAULT_THRESHOLD))
 
 
-def at_missed(result: dict[str, Any], kind: str, missed: float = MISSED) -> float:
-    """False alarms an hour at the threshold that misses this share of the words."""
-    return float(np.interp(missed, result["missed"], result[kind]))
+def at_missed(result: dict[str, Any], kind: str) -> float:
+    """False alarms an hour at the threshold that misses `MISSED` of the words."""
+    return float(np.interp(MISSED, result["missed"], result[kind]))
 
 
 def table() -> str:
@@ -344,6 +344,12 @@ def main() -> None:
     if options.table:
         print(table())
         return
+    places = options.corpus, options.talk, options.sounds, options.start
+    if None in (*places, options.validation_talk, options.validation_sounds):
+        parser.error(
+            "expected --corpus, --talk, --sounds, --validation-talk, --validation-sounds and "
+            "--start, or --table"
+        )
     done = set()
     if RESULTS.is_file():
         lines = map(json.loads, RESULTS.read_text().splitlines())

@@ -43,7 +43,9 @@ SIZES: tuple[dict[str, int], ...] = (
 def run(size: dict[str, int], data: Data, validation: Validation) -> dict[str, Any]:
     """Train and measure one size; the result as JSON can hold it."""
     seed_everything(SEED, verbose=False)
-    settings: dict[str, Any] = yaml.safe_load(RECIPE.read_text())["model"] | size
+    settings: dict[str, Any] = (
+        yaml.safe_load(RECIPE.read_text())["model"] | size | {"teacher": None}
+    )
     augmentation = Augmentation(**settings.pop("augmentation"))
     training = Training(**settings, labels=data.labels, augmentation=augmentation)
     config: ModelConfig = training.model.config
@@ -99,13 +101,20 @@ def main() -> None:
     for name in ("corpus", "talk", "sounds", "validation-talk", "validation-sounds"):
         parser.add_argument(f"--{name}", type=Path)
     options = parser.parse_args()
+    given = [place is not None for place in vars(options).values()]
+    if any(given) and not all(given):
+        parser.error(
+            "expected --corpus, --talk, --sounds, --validation-talk and --validation-sounds, or "
+            "none of them to draw what is there"
+        )
     lines = RESULTS.read_text().splitlines() if RESULTS.is_file() else []
     results = [json.loads(line) for line in lines]
     if options.corpus is not None:
         data = read_data(options.corpus, options.talk, options.sounds)
         data.take(ROWS[0])
         validation = Validation(data, options.validation_talk, options.validation_sounds)
-        for size in SIZES[len(results) :]:
+        there = [result["size"] for result in results]
+        for size in (size for size in SIZES if size not in there):
             results.append(run(size, data, validation))
             with RESULTS.open("a") as file:
                 file.write(json.dumps(results[-1]) + "\n")

@@ -38,13 +38,16 @@ def test_a_training_is_measured_and_goes_on_where_it_was(
     make_open_world(tmp_path)
     words = ["bc_resnet.py", "--data", tmp_path / "corpus", "--to", tmp_path / "run"]
     words += ["--talk", tmp_path / "talk", "--sounds", tmp_path / "sounds"]
-    monkeypatch.setattr(sys, "argv", [*map(str, words), "--scale", "1", "--epochs", "5"])
+    monkeypatch.setattr(sys, "argv", [*map(str, words), "--scale", "1", "--epochs", "2"])
     peer.main()
     out = capsys.readouterr().out
     assert out.startswith("BC-ResNet-1, 9,232 parameters\n")
     assert 0 <= float(out.split()[-1]) <= 1
     before = (tmp_path / "run" / "last.ckpt").stat().st_mtime_ns
-    monkeypatch.setattr(sys, "argv", [*map(str, words), "--scale", "1", "--epochs", "10"])
+    monkeypatch.setattr(sys, "argv", [*map(str, words), "--scale", "1", "--epochs", "3"])
     peer.main()
-    assert "epoch 6 of 10" in capsys.readouterr().err
+    more = capsys.readouterr()
+    assert "epoch 3 of 3" in more.err and "epoch 2 of 3" not in more.err
     assert (tmp_path / "run" / "last.ckpt").stat().st_mtime_ns > before
+    peer.main()  # a finished run is measured again
+    assert capsys.readouterr().out == more.out

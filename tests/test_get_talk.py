@@ -269,7 +269,8 @@ def test_commands_are_cut_out_of_training_and_stay_in_validation(
     """The third line of the package comes without text: it is all that the ear is given."""
     listener = ear((" Hey", 0.0, 0.4), (" stop", 0.5, 0.7))
     monkeypatch.setattr(script, "Ear", lambda folder: listener)
-    (tmp_path / "model.bin").touch()
+    for name in script.FILES:
+        (tmp_path / name).touch()
     monkeypatch.setattr(
         sys, "argv", ["get_talk.py", str(tmp_path / "talk"), "--ear", str(tmp_path)]
     )
