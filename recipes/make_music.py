@@ -21,7 +21,6 @@ import itertools
 import math
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -32,7 +31,7 @@ import mido
 import numpy as np
 import soundfile
 import soxr
-from debian import copy_licence, join_tables, unpacked, write_table
+from debian import copy_licence, join_tables, run, unpacked, write_table
 from get_sounds import COLUMNS, SAMPLE_RATE, SILENT_PEAK
 
 SEED = "speechrnn music 1"
@@ -453,7 +452,7 @@ def render(midi: Path, soundfont: Path, reverb: bool) -> np.ndarray:
     """Play a MIDI file: float64 (N,) at 16 kHz, mono, as loud as it comes.
 
     Raises:
-        RuntimeError: fluidsynth failed; the message is the last line that it wrote.
+        RuntimeError: fluidsynth failed; the message is what it wrote last.
     """
     wave_file = midi.with_suffix(".wav")
     switch = "1" if reverb else "0"
@@ -461,10 +460,9 @@ def render(midi: Path, soundfont: Path, reverb: bool) -> np.ndarray:
     command += ["-r", str(RENDER_RATE), "-g", str(GAIN), "-R", switch, "-C", switch]
     command += ["-o", "synth.dynamic-sample-loading=1"]  # of 148 MB, what is played
     command += ["-F", str(wave_file), str(soundfont), str(midi)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode or not wave_file.is_file():
-        lines = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()
-        raise RuntimeError(f"fluidsynth failed: {lines[-1]}")
+    said = run(command)
+    if not wave_file.is_file():
+        raise RuntimeError(f"fluidsynth failed: {said.strip() or 'it wrote nothing'}")
     samples, rate = soundfile.read(wave_file, always_2d=True)
     wave_file.unlink()
     return soxr.resample(samples.mean(axis=1), rate, SAMPLE_RATE)
