@@ -77,12 +77,13 @@ def first_screen_rows(reports: Reports) -> list[list[str]]:
     for name, of_model in reports.items():
         validation, testing = (of_model[split] for split in SPLITS)
         found = 1 - validation["events"]["scores"]["all"]["miss_rate"]
+        streamed = validation["stream"]["accuracy"]
+        others = streamed, testing["accuracy"], testing["stream"]["accuracy"]
         rows.append([
             f"`{name}`", f"{validation['model']['parameters']:,}",
-            f"**{validation['accuracy']:.1%}**".replace("%", " %"),
-            f"{validation['stream']['accuracy']:.1%}".replace("%", " %"),
-            f"{testing['accuracy']:.1%}".replace("%", " %"),
-            f"{testing['stream']['accuracy']:.1%}".replace("%", " %"), f"{100 * found:.0f} %",
+            f"**{100 * validation['accuracy']:.1f} %**",
+            *(f"{100 * share:.1f} %" for share in others),
+            f"{100 * found:.0f} %",
             *(f"{validation[kind]['false_alarms_per_hour']:.1f}" for kind in ("talk", "sounds")),
         ])  # fmt: skip
     return rows
