@@ -107,15 +107,19 @@ class Distillation(Training):
         return loss
 
 
+def digest(waves: np.ndarray) -> str:
+    """By which clips know what the teacher made of them."""
+    return hashlib.sha256(waves.tobytes()).hexdigest()
+
+
 def teacher_states(ear: Path, waves: np.ndarray, cache: Path) -> np.ndarray:
     """Mean states (n, 384) of the teacher's encoder on clips (n, 16000) int16.
 
     They are kept in a file, for a run that is stopped and goes on.
     """
-    digest = hashlib.sha256(waves.tobytes()).hexdigest()
     if cache.is_file():
         with np.load(cache) as kept:
-            if str(kept["digest"]) != digest:
+            if str(kept["digest"]) != digest(waves):
                 raise ValueError(
                     f"{cache.parent} was begun with other clips: type --run FOLDER for a new run"
                 )
@@ -137,7 +141,7 @@ def teacher_states(ear: Path, waves: np.ndarray, cache: Path) -> np.ndarray:
         parts.append(np.array(states).mean(1))
     found = np.concatenate(parts)
     with whole_file(cache) as beside, beside.open("wb") as file:
-        np.savez(file, digest=digest, states=found)
+        np.savez(file, digest=digest(waves), states=found)
     return found
 
 

@@ -13,7 +13,6 @@ import pytest
 import soundfile
 import torch
 from conftest import Run, assert_one_line
-from recipe_scripts import load_recipe
 
 from speechrnn.config import ModelConfig
 from speechrnn.corpus import Clips
@@ -319,17 +318,6 @@ def test_a_model_is_no_encoder_and_one_encoder_is_measured(
     status, out, error = run("evaluate", encoder_folder, model_folder, *options)
     assert (status, out) == (1, "")
     assert_one_line(error, "expected one folder, got 2")
-
-
-def test_words_that_an_encoder_was_trained_on_are_not_unheard(
-    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    words = ["encoder.py", model_folder, "--words", tmp_path, "--talk", tmp_path]
-    words += ["--sounds", tmp_path, "--to", tmp_path / "encoder", "--unheard", "stop", "yes", "no"]
-    monkeypatch.setattr("sys.argv", list(map(str, words)))
-    with pytest.raises(ValueError, match="was trained on no, yes: take them from --unheard"):
-        load_recipe("encoder").main()
-    assert not (tmp_path / "encoder").exists()
 
 
 # Text and picture

@@ -156,7 +156,7 @@ def test_the_three_installations_are_there_for_ci():
 
 def test_run_sh_says_what_is_wrong_in_a_line():
     for words, said in (
-        (["nothing"], "no recipe 'nothing': expected one of encoder own_words quickstart"),
+        (["nothing"], "no recipe 'nothing': expected one of own_words quickstart"),
         (["quickstart", "--stage", "7"], "--stage takes a stage from 0 to 4, got '7'"),
         (["quickstart", "--stop"], "no option --stop"),
     ):
