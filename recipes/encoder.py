@@ -109,7 +109,7 @@ class Distillation(Training):
 
 def digest(waves: np.ndarray) -> str:
     """By which clips know what the teacher made of them."""
-    return hashlib.sha256(waves.tobytes()).hexdigest()
+    return hashlib.sha256(waves).hexdigest()
 
 
 def teacher_states(ear: Path, waves: np.ndarray, cache: Path) -> np.ndarray:
@@ -334,9 +334,8 @@ def main() -> int:
         )
     unheard = [clips.labels.index(word) for word in arguments.unheard]
     kept = np.flatnonzero(~np.isin(clips.targets, unheard))
-    clips = Clips(
-        clips.waves[kept], clips.targets[kept], [clips.names[one] for one in kept], clips.labels
-    )
+    names = [clips.names[one] for one in kept]
+    clips = Clips(clips.waves[kept], clips.targets[kept], names, clips.labels)
     rest = [clips.labels.index(label) for label in (SILENCE, UNKNOWN) if label in clips.labels]
     words = np.flatnonzero(~np.isin(clips.targets, rest))
     random = np.random.default_rng(0)
@@ -349,6 +348,7 @@ def main() -> int:
             splices(clips, words, SPLICES, random),
         )
     )
+    clips = replace(clips, waves=waves[: len(clips)])  # not twice in memory
     count = len(np.unique(clips.targets[words]))
     print(f"{len(waves):,} clips, of {count:,} words, of talk and of sounds", flush=True)
     run: Path = arguments.run
