@@ -109,7 +109,7 @@ class Distillation(Training):
 
 def digest(waves: np.ndarray) -> str:
     """By which clips know what the teacher made of them."""
-    return hashlib.sha256(waves).hexdigest()
+    return hashlib.sha256(waves.data).hexdigest()
 
 
 def teacher_states(ear: Path, waves: np.ndarray, cache: Path) -> np.ndarray:
@@ -125,6 +125,11 @@ def teacher_states(ear: Path, waves: np.ndarray, cache: Path) -> np.ndarray:
                 )
             states: np.ndarray = kept["states"]
         return states
+    if not (ear / "model.bin").is_file():
+        raise FileNotFoundError(
+            f"{ear}: no model.bin in this folder; expected Whisper tiny.en, which "
+            "recipes/get_kokoro.sh fetches"
+        )
     from ctranslate2 import StorageView
     from faster_whisper import WhisperModel
 

@@ -1,6 +1,7 @@
 """The encoder's training: words that nobody said, the teacher's directions, a short run."""
 
 import math
+import os
 import re
 import sys
 from pathlib import Path
@@ -108,6 +109,21 @@ def test_the_directions_are_those_in_which_words_differ(monkeypatch: pytest.Monk
     assert (nearest == targets).mean() < 0.5
 
 
+@pytest.mark.skipif("SPEECHRNN_KOKORO" not in os.environ, reason="needs Whisper's files")
+def test_the_teacher_knows_a_word_by_whom_it_is_said(tmp_path: Path) -> None:
+    words = ("bed", "happy", "marvin", "cat")
+    paths = [path for word in words for path in sorted((DATA / word).iterdir())[:6]]
+    waves = np.stack([np.resize(to_int16(read_wave(path)), SECOND) for path in paths])
+    ear, cache = Path(os.environ["SPEECHRNN_KOKORO"], "whisper"), tmp_path / "teacher.npz"
+    states = encoder.teacher_states(ear, waves, cache)
+    assert states.shape == (24, 384)
+    apart = np.square(states[:, None] - states).sum(-1)
+    np.fill_diagonal(apart, np.inf)
+    targets = np.repeat(np.arange(4), 6)
+    assert (targets[apart.argmin(1)] == targets).mean() > 0.8
+    assert np.array_equal(encoder.teacher_states(tmp_path, waves, cache), states), "it is kept"
+
+
 # A run
 
 
@@ -182,3 +198,8 @@ def test_a_word_that_the_corpus_does_not_have_cannot_be_unheard(
     with pytest.raises(ValueError, match="--unheard mountain: expected words with a folder in"):
         call(monkeypatch, *words, "mountain")
     assert not (tmp_path / "new").exists() and not (tmp_path / "run").exists()
+
+
+def test_a_teacher_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no model\.bin in this folder; expected Whisper"):
+        encoder.teacher_states(tmp_path, np.zeros((1, SECOND), np.int16), tmp_path / "teacher.npz")
