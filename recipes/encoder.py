@@ -59,11 +59,13 @@ MARGIN = SAMPLE_RATE // 4  # samples of silence on both sides of what the teache
 TEACHER_BATCH = 32
 DIRECTIONS = 96  # of the teacher's states, those in which words differ most
 TEMPERATURE = 0.1  # of the similarities in a batch
-TEACHER_SHRINKAGE = 0.1
+TEACHER_SHRINKAGE, TEACHER_LEAST = 0.1, 8  # of the metric of the teacher's states; clips of a word
 
 WORDS, TALK, SOUNDS, SILENT = 800, 150, 50, 40  # embeddings of each
 SHRINKAGE, SHARPNESS = 0.25, 0.06  # of the metric
-SPREAD_CLIPS, SPREAD_LEAST = 12_000, 8  # for the spread within words: clips in all, and of a word
+# For the spread within words: clips in all, and of a word. Those with fewer are mostly synthetic,
+# and alike.
+SPREAD_CLIPS, SPREAD_LEAST = 12_000, 50
 
 CARD = """# An encoder of words
 
@@ -194,12 +196,12 @@ def splices(clips: Clips, words: np.ndarray, count: int, random: np.random.Gener
     return np.stack(made)
 
 
-def within_words(rows: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Covariance (H, H) of rows (n, H) around the mean of their word, of words with many clips."""
+def within_words(rows: np.ndarray, targets: np.ndarray, least: int) -> np.ndarray:
+    """Covariance (H, H) of rows (n, H) around the mean of their word, of words with so many."""
     within, freedom = np.zeros((rows.shape[1],) * 2), 0
     for target in np.unique(targets):
         mine = rows[targets == target]
-        if len(mine) >= SPREAD_LEAST:
+        if len(mine) >= least:
             centred = mine - mine.mean(0)
             within += centred.T @ centred
             freedom += len(mine) - 1
@@ -226,7 +228,8 @@ def word_directions(states: np.ndarray, words: np.ndarray, targets: np.ndarray) 
         targets: (m,) which word.
     """
     states = states.astype(np.float64)
-    whiten = np.linalg.cholesky(metric(within_words(states[words], targets), TEACHER_SHRINKAGE))
+    within = within_words(states[words], targets, TEACHER_LEAST)
+    whiten = np.linalg.cholesky(metric(within, TEACHER_SHRINKAGE))
     white = (states - states.mean(0)) @ whiten
     _, axes = np.linalg.eigh(np.cov(white.T))
     widest: np.ndarray = white @ axes[:, -DIRECTIONS:]
@@ -301,7 +304,8 @@ def fill_bank(
     counts = np.bincount(clips.targets[words], minlength=len(clips.labels))
     often = words[counts[clips.targets[words]] >= SPREAD_LEAST]
     chosen = np.sort(random.permutation(often)[:SPREAD_CLIPS])
-    within = within_words(embed(network, from_int16(clips.waves[chosen])), clips.targets[chosen])
+    spread = embed(network, from_int16(clips.waves[chosen]))
+    within = within_words(spread, clips.targets[chosen], SPREAD_LEAST)
     return Bank(
         embed(network, np.concatenate(unknown)),
         embed(network, from_int16(clips.waves[random.permutation(silence)[:SILENT]])),

@@ -135,6 +135,7 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for name, value in (("TALK_PIECES", 6), ("SOUND_PIECES", 4), ("SPLICES", 20), ("BATCH", 16)):
         monkeypatch.setattr(encoder, name, value)
     monkeypatch.setattr(encoder, "SPREAD_LEAST", 2)
+    monkeypatch.setattr(encoder, "TEACHER_LEAST", 2)
     heard = encoder.teacher_states
 
     def spectra(ear: Path, waves: np.ndarray, cache: Path) -> np.ndarray:
