@@ -62,6 +62,7 @@ TEMPERATURE = 0.1  # of the similarities in a batch
 TEACHER_SHRINKAGE, TEACHER_LEAST = 0.1, 8  # of the metric of the teacher's states; clips of a word
 
 WORDS, TALK, SOUNDS, SILENT = 800, 150, 50, 40  # embeddings of each
+AUDIBLE = 300  # of 32,768: the loudest sample of a second that is more than a pause, -41 dB
 SHRINKAGE, SHARPNESS = 0.25, 0.06  # of the metric
 # For the spread within words: clips in all, and of a word. Those with fewer are mostly synthetic,
 # and alike.
@@ -282,6 +283,13 @@ def one_of_each(
     return chosen
 
 
+def audible_seconds(recordings: Background, count: int, random: np.random.Generator) -> np.ndarray:
+    """Seconds (count, 16000) int16 from random places, but for pauses, which are silence."""
+    drawn = random_seconds(recordings, 4 * count, random)
+    audible: np.ndarray = drawn[np.abs(drawn).max(1) > AUDIBLE][:count]
+    return audible
+
+
 def fill_bank(
     network: Network, clips: Clips, words: np.ndarray, talk: Background, sounds: Background
 ) -> Bank:
@@ -294,21 +302,23 @@ def fill_bank(
         talk, sounds: recordings.
     """
     random = np.random.default_rng(0)
-    silence = np.flatnonzero(clips.targets == clips.labels.index(SILENCE))
     other = one_of_each(clips.targets, words, WORDS, random)
     unknown = [
         from_int16(clips.waves[other]),
-        from_int16(random_seconds(talk, TALK, random)),
-        from_int16(random_seconds(sounds, SOUNDS, random)),
+        from_int16(audible_seconds(talk, TALK, random)),
+        from_int16(audible_seconds(sounds, SOUNDS, random)),
     ]
     counts = np.bincount(clips.targets[words], minlength=len(clips.labels))
     often = words[counts[clips.targets[words]] >= SPREAD_LEAST]
     chosen = np.sort(random.permutation(often)[:SPREAD_CLIPS])
     spread = embed(network, from_int16(clips.waves[chosen]))
+    silence = np.flatnonzero(clips.targets == clips.labels.index(SILENCE))
+    digital_zero = np.zeros((1, clips.waves.shape[1]), np.int16)
+    quiet = (digital_zero, clips.waves[random.permutation(silence)[: SILENT - 1]])
     within = within_words(spread, clips.targets[chosen], SPREAD_LEAST)
     return Bank(
         embed(network, np.concatenate(unknown)),
-        embed(network, from_int16(clips.waves[random.permutation(silence)[:SILENT]])),
+        embed(network, from_int16(np.concatenate(quiet))),
         metric(within, SHRINKAGE) * SHARPNESS,
         tuple(clips.labels[target] for target in clips.targets[other]),
     )
