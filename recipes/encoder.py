@@ -339,7 +339,7 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=Path, required=True, nargs="+", metavar="FOLDER")
     parser.add_argument("--to", type=Path, required=True, help="folder to write")
     parser.add_argument("--run", type=Path, default="runs/encoder", help="(default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=50, help="(default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=30, help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="(default: %(default)s)")
     parser.add_argument(
         "--unheard", nargs="+", metavar="WORD", default=[],
