@@ -52,12 +52,7 @@ each source in brackets:
 
 Commands were cut out of the acted talk where Whisper tiny.en heard them. A fifth of the clips was
 heard in simulated rooms, 15 % of all through a narrow band. Seven tenths of the loss were the
-answers of a teacher, the `base` before."""
-STARTED = """
-
-The training began with the encoder of `speechrnn enrol`, which had learned to hear words as Whisper
-tiny.en does (OpenAI, MIT) from the same clips, talk and sounds, from 14,279 words synthesised by
-flite, espeak-ng and Kokoro-82M, and from words of the English talk."""
+answers of a teacher, the `base` of commit 9f039af, which had been trained without one."""
 
 
 def main() -> None:
@@ -119,7 +114,7 @@ def ship(trained: folder.ModelFolder, name: str, reports: dict[str, Any]) -> Non
     card = card.replace("# A speechrnn model", f"# {name}").replace(
         "--model FOLDER", f"--model {name}"
     )
-    more = more_of_the_card(facts["recipe"], alone["testing"], streamed["testing"], reports)
+    more = more_of_the_card(alone["testing"], streamed["testing"], reports)
     card = card.replace("## Limits", f"{more}\n\n## Limits")
     results = [result[split] for split in SPLITS for result in (alone, streamed)]
     card = card_metadata(name, facts["corpus"], results, "apache-2.0", DATASETS) + card
@@ -146,13 +141,10 @@ def read_result(report: dict[str, Any]) -> ClipResult:
     return ClipResult(labels, names, *columns, *about)
 
 
-def more_of_the_card(
-    recipe: str, alone: ClipResult, streamed: ClipResult, reports: dict[str, Any]
-) -> str:
+def more_of_the_card(alone: ClipResult, streamed: ClipResult, reports: dict[str, Any]) -> str:
     """What the card of a shipped model tells beyond that of a run.
 
     Args:
-        recipe: of the training.
         alone: the answers on the testing clips, each clip alone.
         streamed: the same, all clips in one stream.
         reports: by split, as `speechrnn evaluate --report` wrote them.
@@ -173,7 +165,6 @@ def more_of_the_card(
             "random seconds are answered with a word"
         )
     events = "\n".join(lines)
-    data = DATA + STARTED * ("start: encoder" in recipe)
     return f"""## Accuracy on the testing split, measured once
 
 - Each clip alone: {summary(alone)}.
@@ -181,7 +172,7 @@ def more_of_the_card(
 
 {markdown(label_rows(alone))}
 
-{data}
+{DATA}
 
 ## In a stream
 

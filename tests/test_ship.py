@@ -104,20 +104,6 @@ def test_shipped_model_tells_what_was_measured(
     assert shipped.about["sha256"] == trained.about["sha256"]
 
 
-def test_the_card_tells_of_the_encoder_that_a_training_began_with(
-    run_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told = "The training began with the encoder"
-    ship(run_folder, monkeypatch)
-    assert told not in (folder.SHIPPED / "tiny" / "README.md").read_text()
-    file = run_folder / "model" / "config.json"
-    about = json.loads(file.read_text())
-    about["training"]["recipe"] += "model:\n  start: encoder\n"
-    file.write_text(json.dumps(about))
-    ship(run_folder, monkeypatch)
-    assert told in (folder.SHIPPED / "tiny" / "README.md").read_text()
-
-
 def test_report_without_a_stream_is_refused(
     run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
