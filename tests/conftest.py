@@ -46,6 +46,13 @@ SCORES = {
 Run = Callable[..., tuple[int, str, str]]
 
 
+@pytest.fixture(scope="session")
+def kokoro_folder() -> Path:
+    if not (folder := os.environ.get("SPEECHRNN_KOKORO")):
+        pytest.skip("SPEECHRNN_KOKORO names no folder written by recipes/get_kokoro.sh")
+    return Path(folder)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Small networks are fastest on one thread, by far where cores are shared."""

@@ -1,7 +1,6 @@
 """The encoder's training: words that nobody said, the teacher's directions, a short run."""
 
 import math
-import os
 import re
 import sys
 from pathlib import Path
@@ -109,13 +108,12 @@ def test_the_directions_are_those_in_which_words_differ(monkeypatch: pytest.Monk
     assert (nearest == targets).mean() < 0.5
 
 
-@pytest.mark.skipif("SPEECHRNN_KOKORO" not in os.environ, reason="needs Whisper's files")
-def test_the_teacher_knows_a_word_by_whom_it_is_said(tmp_path: Path) -> None:
+def test_the_teacher_knows_a_word_whoever_says_it(kokoro_folder: Path, tmp_path: Path) -> None:
     words = ("bed", "happy", "marvin", "cat")
     paths = [path for word in words for path in sorted((DATA / word).iterdir())[:6]]
     waves = np.stack([np.resize(to_int16(read_wave(path)), SECOND) for path in paths])
-    ear, cache = Path(os.environ["SPEECHRNN_KOKORO"], "whisper"), tmp_path / "teacher.npz"
-    states = encoder.teacher_states(ear, waves, cache)
+    cache = tmp_path / "teacher.npz"
+    states = encoder.teacher_states(kokoro_folder / "whisper", waves, cache)
     assert states.shape == (24, 384)
     apart = np.square(states[:, None] - states).sum(-1)
     np.fill_diagonal(apart, np.inf)

@@ -6,7 +6,6 @@ SPEECHRNN_KOKORO names the folder that `recipes/get_kokoro.sh` wrote.
 import argparse
 import hashlib
 import json
-import os
 import resource
 import sys
 from collections.abc import Callable
@@ -415,13 +414,6 @@ def test_a_file_of_the_judge_that_is_no_model_is_refused(
         (folder / name).write_bytes(b"{}")
     with pytest.raises(ValueError, match=r"not a whole Whisper model .*; recipes/get_kokoro\.sh"):
         intelligibility.Judge(folder)
-
-
-@pytest.fixture(scope="module")
-def kokoro_folder() -> Path:
-    if not (folder := os.environ.get("SPEECHRNN_KOKORO")):
-        pytest.skip("SPEECHRNN_KOKORO names no folder written by recipes/get_kokoro.sh")
-    return Path(folder)
 
 
 @pytest.fixture(scope="module")
