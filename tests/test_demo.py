@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -64,6 +65,22 @@ def test_demo_serves_the_page_and_opens_the_browser_until_it_is_stopped(
             assert process.poll() is None
             time.sleep(0.01)
         assert (tmp_path / "opened").read_text() == address
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert process.stderr.read() == "Ctrl-C ends it\nspeechrnn: stopped\n"
+
+
+def test_a_browser_that_goes_away_is_nothing_to_tell(model_folder: Path, tmp_path: Path) -> None:
+    port = free_port()
+    with demo(model_folder, "--port", port, opened=tmp_path / "opened") as process:
+        assert process.stdout and process.stderr and process.stdout.readline()
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", port)) as browser:
+                # Closed at once, and what is under way thrown away: the server's writing fails.
+                browser.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                browser.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as answer:
+            assert answer.status == 200
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
         assert process.stderr.read() == "Ctrl-C ends it\nspeechrnn: stopped\n"

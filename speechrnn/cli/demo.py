@@ -3,6 +3,7 @@
 import argparse
 import sys
 import threading
+from typing import Any
 
 from speechrnn.cli.common import Commands, add_command
 
@@ -68,8 +69,13 @@ def demo(options: argparse.Namespace) -> int:
         def log_message(self, *_: object) -> None:
             """A page that is fetched is nothing to tell."""
 
+    class Server(http.server.ThreadingHTTPServer):
+        def handle_error(self, *client: Any) -> None:
+            if not isinstance(sys.exc_info()[1], OSError):  # the browser went away, or is slow
+                super().handle_error(*client)
+
     try:
-        server = http.server.ThreadingHTTPServer((HOST, options.port), Handler)
+        server = Server((HOST, options.port), Handler)
     except OSError as error:
         reason = error.strerror or str(error)
         raise OSError(
