@@ -240,8 +240,7 @@ def read_clips(folder: str | Path, faults: list[str]) -> dict[str, dict[str, np.
             found[place.name] = _read_word(place, paths, faults)
             if not found[place.name]:
                 raise ValueError(
-                    f"{place}: none of its {len(paths)} recordings can be used; the last one was "
-                    f"{faults[-1]}"
+                    f"{place}: no recording in it can be used; the last one was {faults[-1]}"
                 )
     if not found:
         raise FileNotFoundError(

@@ -367,7 +367,7 @@ def no_folders(folder: Path) -> None:
     ("spoil", "message"),
     [
         (label_as_word, "_unknown_ is no word but a label"),
-        (nothing_usable, "none of its 4 recordings can be used; the last one was left out: "),
+        (nothing_usable, "no recording in it can be used; the last one was left out: "),
         (no_folders, "expected FOLDER/WORD/1.wav"),
         (shutil.rmtree, "no such folder"),
     ],
