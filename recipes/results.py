@@ -16,9 +16,11 @@ from ship import SPLITS, read_reports
 
 from speechrnn import folder
 from speechrnn.evaluation.conditions import LEVELS_DB, SNR_DB
+from speechrnn.evaluation.spotting import choose_threshold
 from speechrnn.files import write_files
 
 PROJECT = Path(__file__).parent.parent
+ALLOWED = (1, 2, 3, 5, 10)  # false alarms an hour in each recording
 LOUDEST = f" alone, {LEVELS_DB[0]} dB"  # each noise has one such condition
 
 Reports = dict[str, dict[str, Any]]  # by model and split
@@ -68,6 +70,20 @@ def event_rows(reports: Reports) -> list[list[str]]:
                 latency, *in_use,
                 f"{report['false_alarms_alone']['other words']:.1f}",
             ])  # fmt: skip
+    return rows
+
+
+def found_rows(reports: Reports) -> list[list[str]]:
+    """Words found where joined clips, talk and sounds each give so many false alarms or fewer."""
+    rows = []
+    for name, of_model in reports.items():
+        validation = of_model["validation"]
+        joined = validation["events"]["curve"]
+        missed = {row["threshold"]: row["all"][0] for row in joined}
+        curves = [[(row["threshold"], row["all"][1]) for row in joined]]
+        curves += [validation[kind]["curve"] for kind in ("talk", "sounds")]
+        levels = [choose_threshold(curves, allowed) for allowed in ALLOWED]
+        rows.append([f"`{name}`", *(f"{1 - missed[level]:.0%}" for level in levels)])
     return rows
 
 
@@ -161,6 +177,7 @@ def tables(reports: Reports) -> dict[Path, list[tuple[str, list[list[str]]]]]:
         PROJECT / "recipes/README.md": [
             ("| model | split | clips |", accuracy_rows(reports)),
             ("| model | split | threshold |", event_rows(reports)),
+            ("| false alarms an hour |", found_rows(reports)),
             ("| word | `base` |", label_rows(reports)),
             ("| clip | spoken |", mistake_rows(reports["base"]["validation"])),
             ("| condition | `base` |", condition_rows(reports)),
