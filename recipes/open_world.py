@@ -127,10 +127,12 @@ class Joined(Training):
         before = sound.cumsum(1) / sound.sum(1, keepdim=True).clamp(min=1e-9)
         return torch.nn.functional.pad(before, (1, 0))
 
-    def loss(self, log_mel: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(
+        self, log_mel: Tensor, targets: Tensor, others: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         rows, rest = divmod(len(targets), self.joined)
         if rest:  # the last batch of an epoch
-            return super().loss(log_mel, targets)
+            return super().loss(log_mel, targets, others)
         targets = targets.where(targets != NO_WORD, self.model.config.labels.index(UNKNOWN))
         log_mel, targets, before = (
             tensor.unflatten(0, (rows, self.joined)) for tensor in (log_mel, targets, self.before)

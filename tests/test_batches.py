@@ -15,7 +15,14 @@ from speechrnn.audio import from_int16
 from speechrnn.config import SILENCE, UNKNOWN, ModelConfig
 from speechrnn.corpus import TEN_WORDS, Clips
 from speechrnn.features import Mfcc
-from speechrnn.training.batches import NO_WORD, PIECES, Batches, SpeechCommands
+from speechrnn.training.batches import (
+    NO_WORD,
+    PIECES,
+    Batches,
+    SpeechCommands,
+    read_answers,
+    save_answers,
+)
 
 LABELS = (SILENCE, UNKNOWN, *TEN_WORDS)
 COUNTS = {"yes": 160, "no": 10, "bed": 81, "cat": 1, SILENCE: 20}
@@ -245,6 +252,44 @@ def test_pieces_of_recordings_are_unknown_words_in_the_share_that_was_asked_for(
     assert targets.tolist()[1:3] == [LABELS.index(UNKNOWN), NO_WORD]
     assert torch.equal(frames[[0, 3]], with_pieces.frames["training"][[0, 1]])
     assert torch.equal(frames[2], with_pieces.pieces[1].take(torch.tensor([3]))[0])
+
+
+def test_answers_of_another_model_come_with_their_clips(
+    with_pieces: SpeechCommands, synthetic: SpeechCommands, tmp_path: Path
+) -> None:
+    """Pieces have none."""
+    clips = with_pieces.clips["training"]
+    answers = np.random.default_rng(0).normal(size=(len(clips), len(LABELS)))
+    save_answers(tmp_path / "answers.npz", clips, answers)
+    for module in (with_pieces, synthetic):
+        module.answers = read_answers(tmp_path / "answers.npz", clips)
+        try:
+            items = module.train_dataloader().dataset
+        finally:
+            module.answers = None
+        numbers = [4, 2, *([len(clips)] * bool(module.pieces))]
+        _, targets, others = items[numbers]
+        assert targets[:2].tolist() == clips.targets[[4, 2]].tolist()
+        assert torch.equal(others[:2], torch.from_numpy(answers[[4, 2]]).float())
+        assert others[2:].isnan().all()
+    assert len(with_pieces.val_dataloader().dataset[0]) == 2
+
+
+def test_answers_to_other_clips_and_damaged_ones_are_refused(
+    synthetic: SpeechCommands, tmp_path: Path
+) -> None:
+    clips, file = synthetic.clips["training"], tmp_path / "answers.npz"
+    fewer = Clips(clips.waves[1:], clips.targets[1:], clips.names[1:], clips.labels)
+    save_answers(file, fewer, np.zeros((len(fewer), len(LABELS))))
+    for broken, message in (
+        (file.read_bytes(), "of other clips than these"),
+        (file.read_bytes()[:-500], "is damaged"),
+        (b"", "is damaged"),
+    ):
+        file.write_bytes(broken)
+        module = SpeechCommands(str(DATA), allow_partial=True, answers=str(file))
+        with pytest.raises(ValueError, match=message):
+            module.setup("fit")
 
 
 def test_an_epoch_of_few_clips_draws_each_several_times(

@@ -31,7 +31,7 @@ from speechrnn.folder import read_folder, save_folder
 from speechrnn.model import Model, pool
 from speechrnn.recurrence import Recurrence
 from speechrnn.training.augmentation import Augmentation
-from speechrnn.training.batches import NO_WORD, SpeechCommands
+from speechrnn.training.batches import NO_WORD, SpeechCommands, save_answers
 from speechrnn.training.module import TEMPERATURE, JointOptimizer, Training
 from speechrnn.training.run import prepare, read_metrics
 
@@ -608,6 +608,29 @@ def test_loss_of_a_teacher_is_the_divergence_from_its_softened_answers(teacher):
         parameter.grad is None and not parameter.requires_grad
         for parameter in training.teacher.parameters()
     )
+
+
+def test_answers_of_another_model_are_learned_beside_those_of_the_teacher(teacher):
+    """The mean of both logarithms; where there are none, the teacher's alone."""
+    labels = read_folder(teacher).config.labels
+    training = Training(labels, teacher=str(teacher), hidden_size=8, layers=1)
+    log_mel, others = torch.randn(5, 99, 40), torch.randn(5, 12).log_softmax(-1)
+    taught = pool(Model.load(teacher).from_log_mel(log_mel, torch.zeros(1, 5, 12))[0])
+    both = (taught.log_softmax(-1) + others) / 2
+    others[3:] = torch.nan
+    pupil = torch.cat((both[:3], taught[3:]))
+    assert training._teacher_loss(log_mel, pupil, others).item() == pytest.approx(0, abs=1e-5)
+    assert training._teacher_loss(log_mel, pupil).item() > 0.01
+
+
+def test_answers_without_a_teacher_are_refused_in_one_line(corpus, tmp_path, capsys):
+    data = SpeechCommands(str(corpus), allow_partial=True)
+    data.setup("fit")
+    clips = data.clips["training"]
+    save_answers(tmp_path / "answers.npz", clips, np.zeros((len(clips), len(clips.labels))))
+    words = ["--data.answers", str(tmp_path / "answers.npz"), "--trainer.fast_dev_run", "1"]
+    assert main(_words(corpus, Path("nowhere"), *words)) == 1
+    assert "expected a teacher too" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_teacher_is_used_as_it_was_shipped(corpus, teacher, monkeypatch):

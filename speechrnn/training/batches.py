@@ -1,9 +1,9 @@
 """Batches of log mel frames with their targets: which clips are drawn, and in which order.
 
 In: the clips of a corpus, and a model's front end for their frames. Out: training batches, log mel
-frames (B, T, M) float16 and targets (B,), drawn at random; validation batches, the same in float32
-and in order. The draws are functions of the run's seed and the epoch. It does not know models,
-augmentation or losses.
+frames (B, T, M) float16, targets (B,), and where there are any, another model's answers (B, C),
+drawn at random; validation batches, frames in float32 and targets, in order. The draws are
+functions of the run's seed and the epoch. It does not know models, augmentation or losses.
 """
 
 import math
@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from speechrnn.corpus import (
     progress,
 )
 from speechrnn.features import Mfcc
+from speechrnn.files import whole_file
 from speechrnn.training.frames import log_mel_frames
 from speechrnn.training.pieces import Pieces
 
@@ -114,6 +116,8 @@ class SpeechCommands(LightningDataModule):
         sounds: folder of recordings of music, animals, machines and the like; pieces of them hold
             no word: whether they are unknown or silence is left to the model.
         sounds_share: share of such pieces in training.
+        answers: file of another model's answers to the training clips, as `save_answers` writes
+            it; a training learns them beside those of its teacher.
         least_draws: clips in an epoch at the least, pieces aside. Where a folder has fewer, an
             epoch draws each several times, and so takes enough steps to learn from.
         draw_seed: of the draws of unknown and silence clips, and of the pieces; apart from the
@@ -133,6 +137,7 @@ class SpeechCommands(LightningDataModule):
         talk_share: float = 0.0,
         sounds: str | None = None,
         sounds_share: float = 0.0,
+        answers: str | None = None,
         least_draws: int = 0,
         draw_seed: int = 0,
         allow_partial: bool = False,
@@ -162,6 +167,8 @@ class SpeechCommands(LightningDataModule):
             )
         self.talk = talk
         self.pieces: list[Pieces] = []
+        self.answers_file = answers
+        self.answers: Tensor | None = None  # log probabilities (n, C), NaN where there is none
         self.clips: dict[Split, Clips] = {}
         self.frames: dict[Split, Tensor] = {}
 
@@ -177,6 +184,8 @@ class SpeechCommands(LightningDataModule):
                     allow_partial=self.allow_partial,
                 )
             self.noise = join_noises(load_noises(self.folder, "training"))
+            if self.answers_file is not None:
+                self.answers = read_answers(self.answers_file, self.clips["training"])
 
     def compute_frames(self, mfcc: Mfcc) -> None:
         """Compute the log mel frames of all clips and recordings, on the device of `mfcc`.
@@ -271,11 +280,14 @@ class SpeechCommands(LightningDataModule):
         rank, ranks = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         batches = Batches(weights, draws, self.batch_size, global_seed(), rank, ranks)
         # Each item is a whole batch: one indexing of a tensor, on the device where it lies.
-        items: Dataset[tuple[Tensor, ...]] = TensorDataset(frames, targets)
+        clips = [frames, targets]
+        if split == "training" and self.answers is not None:
+            clips.append(self.answers.to(frames.device))
+        items: Dataset[tuple[Tensor, ...]] = TensorDataset(*clips)
         if split == "training" and self.pieces:
             unknown = self.labels.index(UNKNOWN)
             marks = [unknown if folder == self.talk else NO_WORD for folder in self.recordings]
-            items = ClipsAndPieces(frames, targets, self.pieces, marks)
+            items = ClipsAndPieces(*clips, pieces=self.pieces, marks=marks)
         return DataLoader(items, sampler=batches, batch_size=None)
 
 
@@ -285,14 +297,22 @@ class ClipsAndPieces(Dataset[tuple[Tensor, ...]]):
     Args:
         frames: log mel frames (n, T, M) of the clips.
         targets: (n,) of the clips.
+        answers: (n, C) of another model to the clips; pieces have none, NaN.
         pieces: `PIECES` of each kind of recording.
         marks: target of the pieces of each kind.
     """
 
     def __init__(
-        self, frames: Tensor, targets: Tensor, pieces: Sequence[Pieces], marks: Sequence[int]
+        self,
+        frames: Tensor,
+        targets: Tensor,
+        answers: Tensor | None = None,
+        *,
+        pieces: Sequence[Pieces],
+        marks: Sequence[int],
     ) -> None:
-        self.frames, self.targets, self.pieces, self.marks = frames, targets, pieces, marks
+        self.frames, self.targets, self.answers = frames, targets, answers
+        self.pieces, self.marks = pieces, marks
 
     def __len__(self) -> int:
         return len(self.frames) + sum(map(len, self.pieces))
@@ -310,7 +330,36 @@ class ClipsAndPieces(Dataset[tuple[Tensor, ...]]):
             frames[mine] = pieces.take(chosen[mine] - first)
             targets[mine] = mark
             first += len(pieces)
-        return frames, targets
+        if self.answers is None:
+            return frames, targets
+        answers = self.answers.new_full((len(chosen), self.answers.shape[1]), math.nan)
+        answers[is_clip] = self.answers[chosen[is_clip]]
+        return frames, targets, answers
+
+
+def save_answers(path: str | Path, clips: Clips, answers: np.ndarray) -> None:
+    """Write a model's answers to clips: log probabilities (n, C), NaN where it has none."""
+    with whole_file(path) as beside, beside.open("wb") as file:
+        np.savez(file, names=clips.names, labels=clips.labels, answers=answers.astype(np.float32))
+
+
+def read_answers(path: str | Path, clips: Clips) -> Tensor:
+    """A model's answers to these clips: log probabilities (n, C).
+
+    Raises:
+        ValueError: if the file is damaged, or its answers are to other clips.
+    """
+    try:
+        with Path(path).open("rb") as file, np.load(file) as kept:
+            names, labels, answers = kept["names"], kept["labels"], kept["answers"]
+    except (ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise ValueError(f"{path} is damaged ({error}): write it anew") from error
+    if names.tolist() != clips.names or labels.tolist() != list(clips.labels):
+        raise ValueError(
+            f"{path}: {len(names):,} answers with {len(labels)} labels, of other clips than these "
+            f"{len(clips):,} with {len(clips.labels)}: write it anew from this corpus"
+        )
+    return torch.from_numpy(answers)
 
 
 def _asked_for(folder: str | None, share: float) -> dict[str, float]:

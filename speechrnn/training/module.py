@@ -132,15 +132,15 @@ class Training(LightningModule):
         seed = (global_seed() * 1_000_000_007 + step) * 1_009 + self.global_rank
         torch.manual_seed(seed % 2**63)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """Loss of a batch: log mel frames (B, T, M) and targets (B,)."""
-        log_mel, targets = batch
+    def training_step(self, batch: tuple[Tensor, ...], batch_index: int) -> Tensor:
+        """Loss of a batch: log mel frames (B, T, M), targets (B,), and answers (B, C) if any."""
+        log_mel, targets, *answers = batch
         trainer: Any = self.trainer
         timed = trainer.profiler.profile
         with timed("augmentation"):
             log_mel = self.augmented(log_mel, targets)
         with timed("network"):
-            loss, answer = self.loss(log_mel, targets)
+            loss, answer = self.loss(log_mel, targets, *answers)
         self.training_accuracy(answer, targets)
         in_epoch: dict[str, Any] = {"on_step": False, "on_epoch": True}
         self.log("training_loss", loss, **in_epoch, sync_dist=True, batch_size=len(targets))
@@ -154,16 +154,24 @@ class Training(LightningModule):
             log_mel = self.augmentation.make_pseudo_words(log_mel, targets == self.unknown)
         return self.augmentation(log_mel, self.noise, self.model.config.log_floor, self.decays)
 
-    def loss(self, log_mel: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(
+        self, log_mel: Tensor, targets: Tensor, others: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Loss, and answers (B, C), of log mel frames (B, T, M) with targets (B,).
 
         Some clips start from the state that the call before left.
+
+        Args:
+            log_mel: as the model hears the clips.
+            targets: of the clips.
+            others: log probabilities (B, C) from another model, learned beside the teacher's; NaN
+                for clips that have none.
         """
         answer, hidden = self.answer(log_mel, self._start(len(targets)))
         expected = answer + self.log_prior.to(answer)
         loss = self._label_loss(expected, targets)
         if self.teacher is not None:
-            from_teacher = self._teacher_loss(log_mel, answer)
+            from_teacher = self._teacher_loss(log_mel, answer, others)
             loss = (1 - self.teacher_share) * loss + self.teacher_share * from_teacher
         self.carried = hidden.detach()
         return loss, answer
@@ -183,12 +191,20 @@ class Training(LightningModule):
         answer, hidden = self.model.answer(log_mel, hidden)
         return answer.float(), hidden
 
-    def _teacher_loss(self, log_mel: Tensor, answer: Tensor) -> Tensor:
-        """Kullback-Leibler divergence from the teacher's answers, both softened."""
+    def _teacher_loss(
+        self, log_mel: Tensor, answer: Tensor, others: Tensor | None = None
+    ) -> Tensor:
+        """Kullback-Leibler divergence from the teacher's answers, both softened.
+
+        With answers of another model, from the mean of both logarithms.
+        """
         teacher: Any = self.teacher
         with torch.no_grad():
             hidden = teacher.initial_state(len(log_mel)).hidden
             taught = teacher.answer(log_mel, hidden)[0].float()
+        if others is not None:
+            known = others.isfinite().all(-1, keepdim=True)
+            taught = torch.where(known, (taught.log_softmax(-1) + others) / 2, taught)
         soft, target = ((logits / TEMPERATURE).log_softmax(-1) for logits in (answer, taught))
         return TEMPERATURE**2 * kl_div(soft, target, reduction="batchmean", log_target=True)
 

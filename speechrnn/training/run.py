@@ -115,6 +115,10 @@ def prepare(training: Training, data: SpeechCommands, device: torch.device) -> N
         device: where the training will run; the frames are computed and kept there.
     """
     data.setup("fit")
+    if data.answers is not None and training.teacher is None:
+        raise ValueError(
+            f"answers {data.answers_file} are learned beside a teacher's: expected a teacher too"
+        )
     mfcc = training.model.mfcc.to(device)
     data.compute_frames(mfcc)
     training.noise = log_mel_frames(mfcc, data.noise[None])[0].float()
