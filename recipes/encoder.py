@@ -56,7 +56,7 @@ LOUD, ABOVE_QUIET = 0.1, 2.0  # a word's frames: as parts of the loudest, times 
 CUT = (0.3, 0.7)  # where a word is cut, as a part of it
 BATCH, CLIP_GRADIENTS = 128, 1.0
 MARGIN = SAMPLE_RATE // 4  # samples of silence on both sides of what the teacher hears
-TEACHER_BATCH = 32
+TEACHER_BATCH, WIDTH = 32, 384  # clips at once; numbers in a state
 DIRECTIONS = 96  # of the teacher's states, those in which words differ most
 TEMPERATURE = 0.1  # of the similarities in a batch
 TEACHER_SHRINKAGE, TEACHER_LEAST = 0.1, 8  # of the metric of the teacher's states; clips of a word
@@ -115,8 +115,8 @@ def digest(waves: np.ndarray) -> str:
     return hashlib.sha256(waves.data).hexdigest()
 
 
-def teacher_states(ear: Path, waves: np.ndarray, cache: Path) -> np.ndarray:
-    """Mean states (n, 384) of the teacher's encoder on clips (n, 16000) int16.
+def teacher_states(ear: Path, waves: np.ndarray, cache: Path, parts: int = 1) -> np.ndarray:
+    """Mean states (n, parts * 384) of the teacher's encoder in parts of clips (n, 16000) int16.
 
     They are kept in a file, for a run that is stopped and goes on.
     """
@@ -139,18 +139,19 @@ def teacher_states(ear: Path, waves: np.ndarray, cache: Path) -> np.ndarray:
     teacher = WhisperModel(str(ear), device="cpu", compute_type="float32", cpu_threads=1)
     frames = teacher.feature_extractor
     length = (waves.shape[1] + 2 * MARGIN) // frames.hop_length
-    parts = []
+    found = []
     for start in progress(range(0, len(waves), TEACHER_BATCH), "teacher"):
         padded = np.pad(
             from_int16(waves[start : start + TEACHER_BATCH]), ((0, 0), (MARGIN, MARGIN))
         )
         heard = np.stack([frames(wave, padding=0)[:, :length] for wave in padded])
-        states = teacher.model.encode(StorageView.from_array(heard.astype(np.float32)))
-        parts.append(np.array(states).mean(1))
-    found = np.concatenate(parts)
+        encoded = teacher.model.encode(StorageView.from_array(heard.astype(np.float32)))
+        each = np.array(encoded).reshape(len(heard), parts, -1, WIDTH)
+        found.append(each.mean(2).reshape(len(heard), -1))
+    states = np.concatenate(found)
     with whole_file(cache) as beside, beside.open("wb") as file:
-        np.savez(file, digest=digest(waves), states=found)
-    return found
+        np.savez(file, digest=digest(waves), states=states)
+    return states
 
 
 def loud_part(wave: np.ndarray) -> tuple[int, int, float]:
