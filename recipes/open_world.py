@@ -1,7 +1,7 @@
 """Which data and which losses help against talk, sounds and strange words: each row changes one.
 
     python recipes/open_world.py --corpus CORPUS --talk TALK --sounds SOUNDS --start MODEL \\
-        --validation-talk FOLDER --validation-sounds FOLDER
+        --validation-talk FOLDER --validation-sounds FOLDER --answers FILE
     python recipes/open_world.py --table
 
 Every row begins with the weights of `small` of version 0.1 (`--start`), which had heard clips of
@@ -64,6 +64,7 @@ class Row:
         augmentation: keys of the recipe's `augmentation` that differ.
         loss: of windows between clips that follow one another, beside the loss of whole clips.
         teacher: model whose answers are learned too.
+        whisper: whether Whisper's answers are learned beside those of the teacher.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Row:
     augmentation: dict[str, Any] = field(default_factory=dict)
     loss: Literal["", "windows", "max-pooling"] = ""
     teacher: str | None = None
+    whisper: bool = False
 
 
 ROWS = (
@@ -87,6 +89,7 @@ ROWS = (
     Row("no narrow bands", augmentation={"band_limit": 0.0}),
     Row("no pseudo-words", augmentation={"pseudo_words": 0.0}),
     Row("taught by `base`", teacher="base"),
+    Row("taught by `base` and Whisper", teacher="base", whisper=True),
     Row("each window between two clips", loss="windows"),
     Row("max-pooling over a recording of four clips", loss="max-pooling"),
 )
@@ -197,12 +200,14 @@ class Data(SpeechCommands):
         pieces = Pieces(read_recordings(mfcc, *recorded), length, PIECES, True, self.draw_seed)
         self.talk_pieces = {True: everything, False: pieces}
         self.sounds = sounds
+        self.whisper, self.answers = self.answers, None
         self.noise_frames = log_mel_frames(mfcc, self.noise[None])[0].float()
         self.decays = room_decays(mfcc.config.hop, length, ROOM_SEED)
 
     def take(self, row: Row) -> None:
         """Draw as a row says."""
         self.recordings, self.pieces = {}, []
+        self.answers = self.whisper if row.whisper else None
         if row.talk:
             self.recordings[str(self.talk)] = self.talk_share
             self.pieces.append(self.talk_pieces[row.rendered])
@@ -211,10 +216,11 @@ class Data(SpeechCommands):
             self.pieces.append(self.sound_pieces)
 
 
-def read_data(corpus: Path, talk: Path, sounds: Path) -> Data:
+def read_data(corpus: Path, talk: Path, sounds: Path, answers: Path | None = None) -> Data:
     """The clips and recordings that the recipe of the shipped `small` draws, with their frames."""
     settings = yaml.safe_load(RECIPE.read_text())["data"]
     settings |= {"folder": str(corpus), "talk": str(talk), "sounds": str(sounds)}
+    settings["answers"] = None if answers is None else str(answers)
     data = Data(**settings, allow_partial=True)
     data.setup("fit")
     data.compute_frames(Mfcc(ModelConfig(labels=data.labels)))
@@ -340,6 +346,7 @@ def main() -> None:
     for name in ("corpus", "talk", "sounds", "validation-talk", "validation-sounds"):
         parser.add_argument(f"--{name}", type=Path)
     parser.add_argument("--start", help="model folder of version 0.1")
+    parser.add_argument("--answers", type=Path, help="of Whisper, see whisper_answers.py")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--rows", nargs="+", help="parts of names")
     options = parser.parse_args()
@@ -357,7 +364,9 @@ def main() -> None:
         lines = map(json.loads, RESULTS.read_text().splitlines())
         done = {(line["row"], line["seed"]) for line in lines}
     rows = [row for row in ROWS if not options.rows or any(p in row.name for p in options.rows)]
-    data = read_data(options.corpus, options.talk, options.sounds)
+    if options.answers is None and any(row.whisper for row in rows):
+        parser.error("a row is taught by Whisper: expected --answers, or --rows with others")
+    data = read_data(options.corpus, options.talk, options.sounds, options.answers)
     validation = Validation(data, options.validation_talk, options.validation_sounds)
     for seed in options.seeds:
         for row in rows:

@@ -11,9 +11,11 @@ from conftest import ROOT
 from recipe_scripts import load_recipe, make_open_world
 
 from speechrnn.config import SILENCE, UNKNOWN, ModelConfig
+from speechrnn.corpus import load_split
 from speechrnn.detection import HOLD_SECONDS
 from speechrnn.features import Mfcc
 from speechrnn.training.augmentation import Augmentation
+from speechrnn.training.batches import save_answers
 
 RECIPES = ROOT / "recipes"
 LABELS = (SILENCE, UNKNOWN, "yes", "no")
@@ -96,6 +98,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated")  # Lightning's
 @pytest.mark.filterwarnings("ignore:The number of training batches")
+@pytest.mark.filterwarnings("ignore:Found .* in eval mode")  # the teacher
 def test_rows_are_trained_once_and_told_in_a_table(corpus, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # Lightning writes it: put back after the test
     monkeypatch.setattr(open_world, "RESULTS", tmp_path / "results.jsonl")
@@ -106,16 +109,23 @@ def test_rows_are_trained_once_and_told_in_a_table(corpus, tmp_path, monkeypatch
     words = ["--corpus", corpus / "corpus", "--start", "small", "--seeds", 1]
     for kind in ("talk", "sounds"):
         words += [f"--{kind}", corpus / kind, f"--validation-{kind}", corpus / kind]
-    words += ["--rows", "rendered", "max"]
+    clips = load_split(corpus / "corpus", "v2-12", "training", allow_partial=True)
+    answers = np.log(np.full((len(clips), 12), 1 / 12))
+    save_answers(tmp_path / "answers.npz", clips, answers)
+    words += ["--rows", "rendered", "Whisper", "max"]
     monkeypatch.setattr(sys, "argv", ["open_world.py", *map(str, words)])
+    with pytest.raises(SystemExit):
+        open_world.main()
+    assert "taught by Whisper: expected --answers" in capsys.readouterr().err
+    sys.argv += ["--answers", str(tmp_path / "answers.npz")]
     open_world.main()
     trained = open_world.RESULTS.read_text()
     rows = [json.loads(line) for line in trained.splitlines()]
-    assert [row["row"][:7] for row in rows] == ["no rend", "max-poo"]
+    assert [row["row"][:7] for row in rows] == ["no rend", "taught ", "max-poo"]
     assert all(0 <= row["accuracy"] <= 1 and len(row["talk"]) == len(row["missed"]) for row in rows)
     open_world.main()
     assert open_world.RESULTS.read_text() == trained, "none again"
-    assert open_world.table().count("\n| ") == 2, "a line a row"
+    assert open_world.table().count("\n| ") == 3, "a line a row"
     capsys.readouterr()
 
 
@@ -133,8 +143,10 @@ def test_a_row_draws_the_pieces_that_it_says(corpus, monkeypatch):
     data.compute_frames(Mfcc(ModelConfig(labels=LABELS)))
     rows = {row.name: row for row in open_world.ROWS}
     found = {}
+    data.whisper = torch.zeros(len(data.clips["training"]), 12)
     for name in ("the recipe", "no talk", "no sounds", "no rendered talk"):
         data.take(rows[name])
+        assert data.answers is None
         found[name] = data.recordings, [len(pieces._quiet) for pieces in data.pieces]
     assert found == {
         "the recipe": ({talk: 0.2, sounds: 0.1}, [2, 1]),
@@ -142,6 +154,8 @@ def test_a_row_draws_the_pieces_that_it_says(corpus, monkeypatch):
         "no sounds": ({talk: 0.2}, [2]),
         "no rendered talk": ({talk: 0.2, sounds: 0.1}, [1, 1]),
     }, "shares, and of how many recordings"
+    data.take(rows["taught by `base` and Whisper"])
+    assert data.answers is data.whisper
 
 
 def test_results_are_of_rows_that_there_are_and_stand_in_the_table():
