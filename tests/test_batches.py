@@ -290,6 +290,9 @@ def test_answers_to_other_clips_and_damaged_ones_are_refused(
         module = SpeechCommands(str(DATA), allow_partial=True, answers=str(file))
         with pytest.raises(ValueError, match=message):
             module.setup("fit")
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=r"--data\.answers null to train without"):
+        module.setup("fit")
 
 
 def test_an_epoch_of_few_clips_draws_each_several_times(

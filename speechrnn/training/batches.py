@@ -347,8 +347,14 @@ def read_answers(path: str | Path, clips: Clips) -> Tensor:
     """A model's answers to these clips: log probabilities (n, C).
 
     Raises:
+        FileNotFoundError: if there is no such file.
         ValueError: if the file is damaged, or its answers are to other clips.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"no answers {path}: write them with recipes/whisper_answers.py, or type "
+            "--data.answers null to train without"
+        )
     try:
         with Path(path).open("rb") as file, np.load(file) as kept:
             names, labels, answers = kept["names"], kept["labels"], kept["answers"]
