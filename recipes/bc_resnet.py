@@ -148,7 +148,7 @@ def main() -> None:
     folder = options.to or Path(f"runs/bc_resnet_{options.scale}")
     recipe = yaml.safe_load(RECIPE.read_text())
     settings = {**recipe["data"], "folder": str(options.data), "allow_partial": True}
-    settings |= {"talk": str(options.talk), "sounds": str(options.sounds)}
+    settings |= {"talk": str(options.talk), "sounds": str(options.sounds), "answers": None}
     seed_everything(SEED)
     data = SpeechCommands(**settings)
     training = PeerTraining(
