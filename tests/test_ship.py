@@ -31,7 +31,7 @@ def evaluated_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     config = ModelConfig(labels=clips.labels, hidden_size=8, layers=1)
     weights = Model(config).arrays()
-    recipe = "seed_everything: 1\ndata:\n  folder: /home/somebody/speech\n"
+    recipe = "seed_everything: 1\ndata:\n  folder: /home/somebody/speech\n  answers: null\n"
     facts = {"clips": {"training": 1}, "corpus": "speech_commands", "recipe": recipe, "torch": "2"}
     facts |= {"seed": 1, "epochs": 1, "best_epoch": 1, "date": "2026-01-01", "hardware": "none"}
     result = evaluate_clips(Recogniser(Network(config, weights), {}), clips, "v2-12", "validation")
@@ -98,6 +98,7 @@ def test_shipped_model_tells_what_was_measured(
     shipped = folder.read_folder("tiny")
     assert shipped.thresholds == chosen["thresholds"]
     assert "folder: data/speech_commands" in card and "somebody" not in card
+    assert "answers: null" in card, "what a training had not stays out"
     splits = {"validation", "validation_stream", "testing", "testing_stream"}
     assert set(shipped.about["scores"]) == splits
     trained = folder.read_folder(run_folder)
