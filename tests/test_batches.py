@@ -255,18 +255,18 @@ def test_pieces_of_recordings_are_unknown_words_in_the_share_that_was_asked_for(
 
 
 def test_answers_of_another_model_come_with_their_clips(
-    with_pieces: SpeechCommands, synthetic: SpeechCommands, tmp_path: Path
+    with_pieces: SpeechCommands,
+    synthetic: SpeechCommands,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Pieces have none."""
     clips = with_pieces.clips["training"]
     answers = np.random.default_rng(0).normal(size=(len(clips), len(LABELS)))
     save_answers(tmp_path / "answers.npz", clips, answers)
     for module in (with_pieces, synthetic):
-        module.answers = read_answers(tmp_path / "answers.npz", clips)
-        try:
-            items = module.train_dataloader().dataset
-        finally:
-            module.answers = None
+        monkeypatch.setattr(module, "answers", read_answers(tmp_path / "answers.npz", clips))
+        items = module.train_dataloader().dataset
         numbers = [4, 2, *([len(clips)] * bool(module.pieces))]
         _, targets, others = items[numbers]
         assert targets[:2].tolist() == clips.targets[[4, 2]].tolist()
@@ -292,7 +292,7 @@ def test_answers_to_other_clips_and_damaged_ones_are_refused(
             module.setup("fit")
     file.unlink()
     with pytest.raises(FileNotFoundError, match=r"--data\.answers null to train without"):
-        read_answers(file, clips)
+        module.setup("fit")  # that failed before
 
 
 def test_an_epoch_of_few_clips_draws_each_several_times(

@@ -174,18 +174,21 @@ class SpeechCommands(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read the clips of both splits into memory, once."""
-        if not self.clips:
-            for split in ("training", "validation"):
-                self.clips[split] = load_split(
-                    self.folder,
-                    self.protocol,
-                    split,
-                    seed=self.draw_seed,
-                    allow_partial=self.allow_partial,
-                )
-            self.noise = join_noises(load_noises(self.folder, "training"))
-            if self.answers_file is not None:
-                self.answers = read_answers(self.answers_file, self.clips["training"])
+        if self.clips:
+            return
+        clips: dict[Split, Clips] = {}
+        for split in ("training", "validation"):
+            clips[split] = load_split(
+                self.folder,
+                self.protocol,
+                split,
+                seed=self.draw_seed,
+                allow_partial=self.allow_partial,
+            )
+        self.noise = join_noises(load_noises(self.folder, "training"))
+        if self.answers_file is not None:
+            self.answers = read_answers(self.answers_file, clips["training"])
+        self.clips = clips
 
     def compute_frames(self, mfcc: Mfcc) -> None:
         """Compute the log mel frames of all clips and recordings, on the device of `mfcc`.
