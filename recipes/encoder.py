@@ -56,7 +56,7 @@ LOUD, ABOVE_QUIET = 0.1, 2.0  # a word's frames: as parts of the loudest, times 
 CUT = (0.3, 0.7)  # where a word is cut, as a part of it
 BATCH, CLIP_GRADIENTS = 128, 1.0
 MARGIN = SAMPLE_RATE // 4  # samples of silence on both sides of what the teacher hears
-TEACHER_BATCH, WIDTH = 32, 384  # clips at once; numbers in a state
+TEACHER_BATCH = 32
 DIRECTIONS = 96  # of the teacher's states, those in which words differ most
 TEMPERATURE = 0.1  # of the similarities in a batch
 TEACHER_SHRINKAGE, TEACHER_LEAST = 0.1, 8  # of the metric of the teacher's states; clips of a word
@@ -146,8 +146,8 @@ def teacher_states(ear: Path, waves: np.ndarray, cache: Path, parts: int = 1) ->
         )
         heard = np.stack([frames(wave, padding=0)[:, :length] for wave in padded])
         encoded = teacher.model.encode(StorageView.from_array(heard.astype(np.float32)))
-        each = np.array(encoded).reshape(len(heard), parts, -1, WIDTH)
-        found.append(each.mean(2).reshape(len(heard), -1))
+        each = np.split(np.array(encoded), parts, axis=1)
+        found.append(np.concatenate([part.mean(1) for part in each], 1))
     states = np.concatenate(found)
     with whole_file(cache) as beside, beside.open("wb") as file:
         np.savez(file, digest=digest(waves), states=states)

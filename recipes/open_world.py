@@ -200,7 +200,7 @@ class Data(SpeechCommands):
         pieces = Pieces(read_recordings(mfcc, *recorded), length, PIECES, True, self.draw_seed)
         self.talk_pieces = {True: everything, False: pieces}
         self.sounds = sounds
-        self.whisper, self.answers = self.answers, None
+        self.whisper = self.answers
         self.noise_frames = log_mel_frames(mfcc, self.noise[None])[0].float()
         self.decays = room_decays(mfcc.config.hop, length, ROOM_SEED)
 

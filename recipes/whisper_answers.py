@@ -26,6 +26,7 @@ from torch.nn.functional import cross_entropy
 
 from speechrnn.audio import from_int16
 from speechrnn.corpus import load_split, speaker
+from speechrnn.evaluation.clips import in_batches
 from speechrnn.folder import read_folder
 from speechrnn.network import Network, pool
 from speechrnn.training.batches import save_answers
@@ -34,12 +35,10 @@ PROTOCOL = "v2-12"  # of the shipped models
 PARTS = 5  # of a clip, each with its mean state
 DECAY, STEPS = 0.003, 60  # of the squared weights; of L-BFGS. Chosen on validation
 FOLDS = 5
-BATCH = 100  # clips that `base` answers at once
 
 
 def log_probabilities(logits: Tensor) -> np.ndarray:
-    found: np.ndarray = logits.detach().log_softmax(-1).numpy()
-    return found
+    return logits.detach().log_softmax(-1).numpy()
 
 
 def regression(states: Tensor, targets: Tensor, classes: int) -> nn.Linear:
@@ -54,17 +53,17 @@ def regression(states: Tensor, targets: Tensor, classes: int) -> nn.Linear:
     def loss() -> Tensor:
         optimizer.zero_grad()
         found = cross_entropy(head(states), targets) + DECAY / 2 * head.weight.square().sum()
-        found.backward()  # type: ignore[no-untyped-call]
+        found.backward()
         return found
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    optimizer.step(loss)
     return head
 
 
-def folds(names: list[str]) -> np.ndarray:
+def folds(names: list[str]) -> Tensor:
     """A number below `FOLDS` for each clip, the same for all of a speaker."""
     digests = [hashlib.sha1(f"fold {speaker(name)}".encode()).digest() for name in names]
-    return np.array([digest[0] % FOLDS for digest in digests])
+    return torch.tensor([digest[0] % FOLDS for digest in digests])
 
 
 def main() -> int:
@@ -92,9 +91,9 @@ def main() -> int:
     answers = np.empty((len(training), classes), np.float32)
     fold = folds(training.names)
     for number in range(FOLDS):
-        others, mine = torch.from_numpy(fold != number), fold == number
-        head = regression(heard[others], targets[others], classes)
-        answers[mine] = log_probabilities(head(heard[torch.from_numpy(mine)]))
+        mine = fold == number
+        head = regression(heard[~mine], targets[~mine], classes)
+        answers[mine] = log_probabilities(head(heard[mine]))
     save_answers(arguments.to, training, answers)
     right = (answers.argmax(1) == training.targets).mean()
     print(f"{arguments.to}: {len(answers):,} answers, {right:.2%} as the labels say")
@@ -102,11 +101,12 @@ def main() -> int:
     whisper = log_probabilities(regression(heard, targets, classes)(unseen))
     base = read_folder("base")
     network = Network(base.config, base.weights())
-    clips = from_int16(validation.waves)
-    logits = [
-        pool(network.step(clips[start : start + BATCH])[0]) for start in range(0, len(clips), BATCH)
-    ]
-    own = log_probabilities(torch.from_numpy(np.concatenate(logits)))
+
+    def logits(part: slice) -> np.ndarray:
+        return pool(network.step(from_int16(validation.waves[part]))[0])
+
+    answered = in_batches(network, logits, len(validation), "base")
+    own = log_probabilities(torch.from_numpy(np.concatenate(answered)))
     for name, found in (("Whisper", whisper), ("base", own), ("both", whisper + own)):
         share = (found.argmax(1) == validation.targets).mean()
         print(f"{name}: {share:.2%} of {len(validation):,} validation clips")

@@ -42,7 +42,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
 
 def test_a_speaker_is_answered_by_others_alone() -> None:
     names = [f"{word}/{who:08x}_nohash_0.wav" for who in range(500) for word in ("yes", "no")]
-    fold = whisper_answers.folds(names)
+    fold = whisper_answers.folds(names).numpy()
     of_speaker = {speaker(name): set() for name in names}
     for name, number in zip(names, fold, strict=True):
         of_speaker[speaker(name)].add(number)
