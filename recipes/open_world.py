@@ -1,13 +1,14 @@
 """Which data and which losses help against talk, sounds and strange words: each row changes one.
 
     python recipes/open_world.py --corpus CORPUS --talk TALK --sounds SOUNDS --start MODEL \\
-        --validation-talk FOLDER --validation-sounds FOLDER --answers FILE
+        --validation-talk FOLDER --validation-sounds FOLDER --answers FILE --words RENDERED
     python recipes/open_world.py --table
 
 Every row begins with the weights of `small` of version 0.1 (`--start`), which had heard clips of
 the corpus alone, and trains them by the recipe of the shipped `small` for the same few epochs. Each
-finished run is a line of open_world.jsonl, and is not run again. Losses that look at windows
-between clips stand here, for they did not help, and so the package has none.
+finished run is a line of open_world.jsonl, and is not run again. `RENDERED` holds clips of words
+with few recorded ones; recipes/README.md has the command that speaks them. Losses that look at
+windows between clips stand here, for they did not help, and so the package has none.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from pytorch_lightning import Trainer, seed_everything
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from speechrnn.audio import find_audio, read_blocks, to_int16
 from speechrnn.config import DEFAULT_THRESHOLD, UNKNOWN, ModelConfig
 from speechrnn.corpus import Clips, join_noises, load_noises
 from speechrnn.detection import HOLD_SECONDS
@@ -65,6 +67,7 @@ class Row:
         loss: of windows between clips that follow one another, beside the loss of whole clips.
         teacher: model whose answers are learned too.
         whisper: whether Whisper's answers are learned beside those of the teacher.
+        words: whether rendered clips of words with few recorded ones are among the clips.
     """
 
     name: str
@@ -76,6 +79,7 @@ class Row:
     loss: Literal["", "windows", "max-pooling"] = ""
     teacher: str | None = None
     whisper: bool = False
+    words: bool = False
 
 
 ROWS = (
@@ -83,6 +87,7 @@ ROWS = (
     Row("no talk, no sounds", talk=False, sounds=False),
     Row("no talk", talk=False),
     Row("no rendered talk", rendered=False),
+    Row("rendered clips of scarce words", words=True),
     Row("no sounds", sounds=False),
     Row("sounds are unknown, never silence", silence=False),
     Row("no rooms", augmentation={"reverberation": 0.0}),
@@ -186,7 +191,9 @@ class Joined(Training):
 
 
 class Data(SpeechCommands):
-    """The recipe's data, read once for all rows."""
+    """The recipe's data, read once for all rows; `words` is a folder of rendered clips."""
+
+    words: Path | None = None
 
     def compute_frames(self, mfcc: Mfcc) -> None:
         if self.frames:
@@ -199,6 +206,12 @@ class Data(SpeechCommands):
         length = self.frames["training"].shape[1]
         pieces = Pieces(read_recordings(mfcc, *recorded), length, PIECES, True, self.draw_seed)
         self.talk_pieces = {True: everything, False: pieces}
+        clips, frames = self.clips["training"], self.frames["training"]
+        self.clip_sets = {False: (clips, frames)}
+        if self.words is not None:
+            more = with_rendered(clips, self.words)
+            rendered = log_mel_frames(mfcc, more.waves[len(clips) :])
+            self.clip_sets[True] = more, torch.cat([frames, rendered])
         self.sounds = sounds
         self.whisper = self.answers
         self.noise_frames = log_mel_frames(mfcc, self.noise[None])[0].float()
@@ -208,6 +221,7 @@ class Data(SpeechCommands):
         """Draw as a row says."""
         self.recordings, self.pieces = {}, []
         self.answers = self.whisper if row.whisper else None
+        self.clips["training"], self.frames["training"] = self.clip_sets[row.words]
         if row.talk:
             self.recordings[str(self.talk)] = self.talk_share
             self.pieces.append(self.talk_pieces[row.rendered])
@@ -216,12 +230,32 @@ class Data(SpeechCommands):
             self.pieces.append(self.sound_pieces)
 
 
-def read_data(corpus: Path, talk: Path, sounds: Path, answers: Path | None = None) -> Data:
+def with_rendered(clips: Clips, folder: Path) -> Clips:
+    """The clips, and behind them all of a folder `<word>/<clip>`; other words are unknown."""
+    paths = find_audio([folder])
+    waves = [to_int16(next(read_blocks(path, 1.0))) for path in paths]
+    words = [path.parent.name if path.parent.name in clips.labels else UNKNOWN for path in paths]
+    targets = [clips.labels.index(word) for word in words]
+    names = [f"{path.parent.name}/{path.name}" for path in paths]
+    return Clips(
+        np.concatenate([clips.waves, waves]), np.concatenate([clips.targets, targets]),
+        clips.names + names, clips.labels,
+    )  # fmt: skip
+
+
+def read_data(
+    corpus: Path,
+    talk: Path,
+    sounds: Path,
+    answers: Path | None = None,
+    words: Path | None = None,
+) -> Data:
     """The clips and recordings that the recipe of the shipped `small` draws, with their frames."""
     settings = yaml.safe_load(RECIPE.read_text())["data"]
     settings |= {"folder": str(corpus), "talk": str(talk), "sounds": str(sounds)}
     settings["answers"] = None if answers is None else str(answers)
     data = Data(**settings, allow_partial=True)
+    data.words = words
     data.setup("fit")
     data.compute_frames(Mfcc(ModelConfig(labels=data.labels)))
     return data
@@ -347,6 +381,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path)
     parser.add_argument("--start", help="model folder of version 0.1")
     parser.add_argument("--answers", type=Path, help="of Whisper, see whisper_answers.py")
+    parser.add_argument("--words", type=Path, help="rendered clips, a folder a word")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--rows", nargs="+", help="parts of names")
     options = parser.parse_args()
@@ -366,7 +401,9 @@ def main() -> None:
     rows = [row for row in ROWS if not options.rows or any(p in row.name for p in options.rows)]
     if options.answers is None and any(row.whisper for row in rows):
         parser.error("a row is taught by Whisper: expected --answers, or --rows with others")
-    data = read_data(options.corpus, options.talk, options.sounds, options.answers)
+    if options.words is None and any(row.words for row in rows):
+        parser.error("a row has rendered clips: expected --words, or --rows with others")
+    data = read_data(options.corpus, options.talk, options.sounds, options.answers, options.words)
     validation = Validation(data, options.validation_talk, options.validation_sounds)
     for seed in options.seeds:
         for row in rows:

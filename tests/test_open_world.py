@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from conftest import ROOT
 from recipe_scripts import load_recipe, make_open_world
@@ -112,11 +113,16 @@ def test_rows_are_trained_once_and_told_in_a_table(corpus, tmp_path, monkeypatch
     clips = load_split(corpus / "corpus", "v2-12", "training", allow_partial=True)
     answers = np.log(np.full((len(clips), 12), 1 / 12))
     save_answers(tmp_path / "answers.npz", clips, answers)
-    words += ["--rows", "rendered", "Whisper", "max"]
+    words += ["--rows", "no rendered", "Whisper", "max"]
     monkeypatch.setattr(sys, "argv", ["open_world.py", *map(str, words)])
     with pytest.raises(SystemExit):
         open_world.main()
     assert "taught by Whisper: expected --answers" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", [*sys.argv[:-3], "scarce"])
+    with pytest.raises(SystemExit):
+        open_world.main()
+    assert "rendered clips: expected --words" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["open_world.py", *map(str, words)])
     sys.argv += ["--answers", str(tmp_path / "answers.npz")]
     open_world.main()
     trained = open_world.RESULTS.read_text()
@@ -129,7 +135,7 @@ def test_rows_are_trained_once_and_told_in_a_table(corpus, tmp_path, monkeypatch
     capsys.readouterr()
 
 
-def test_a_row_draws_the_pieces_that_it_says(corpus, monkeypatch):
+def test_a_row_draws_the_clips_and_pieces_that_it_says(corpus, tmp_path, monkeypatch):
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")
     monkeypatch.setattr("speechrnn.training.batches.PIECES", 50)
     monkeypatch.setattr(open_world, "PIECES", 50)
@@ -140,6 +146,11 @@ def test_a_row_draws_the_pieces_that_it_says(corpus, monkeypatch):
         allow_partial=True,
     )  # fmt: skip
     data.setup("fit")
+    data.words = tmp_path
+    for word in ("nine", "go"):
+        (tmp_path / word).mkdir()
+        wave = data.clips["training"].waves[0]
+        soundfile.write(tmp_path / word / "a_nohash_0.wav", wave, 16_000)
     data.compute_frames(Mfcc(ModelConfig(labels=LABELS)))
     rows = {row.name: row for row in open_world.ROWS}
     found = {}
@@ -154,6 +165,15 @@ def test_a_row_draws_the_pieces_that_it_says(corpus, monkeypatch):
         "no sounds": ({talk: 0.2}, [2]),
         "no rendered talk": ({talk: 0.2, sounds: 0.1}, [1, 1]),
     }, "shares, and of how many recordings"
+    recorded = data.clips["training"]
+    data.take(rows["rendered clips of scarce words"])
+    clips = data.clips["training"]
+    assert clips.names == [*recorded.names, "go/a_nohash_0.wav", "nine/a_nohash_0.wav"]
+    assert [clips.labels[target] for target in clips.targets[-2:]] == ["go", "_unknown_"]
+    assert len(data.frames["training"]) == len(clips)
+    assert torch.equal(data.frames["training"][-2], data.frames["training"][0]), "the same wave"
+    data.take(rows["the recipe"])
+    assert data.clips["training"] is recorded and len(data.frames["training"]) == len(recorded)
     data.take(rows["taught by `base` and Whisper"])
     assert data.answers is data.whisper
 
