@@ -25,7 +25,7 @@ from pytorch_lightning import Trainer, seed_everything
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from speechrnn.audio import find_audio, read_blocks, to_int16
+from speechrnn.audio import find_audio, loudest_second, read_wave, to_int16
 from speechrnn.config import DEFAULT_THRESHOLD, UNKNOWN, ModelConfig
 from speechrnn.corpus import Clips, join_noises, load_noises
 from speechrnn.detection import HOLD_SECONDS
@@ -233,7 +233,7 @@ class Data(SpeechCommands):
 def with_rendered(clips: Clips, folder: Path) -> Clips:
     """The clips, and behind them all of a folder `<word>/<clip>`; other words are unknown."""
     paths = find_audio([folder])
-    waves = [to_int16(next(read_blocks(path, 1.0))) for path in paths]
+    waves = [loudest_second(to_int16(read_wave(path))) for path in paths]
     words = [path.parent.name if path.parent.name in clips.labels else UNKNOWN for path in paths]
     targets = [clips.labels.index(word) for word in words]
     names = [f"{path.parent.name}/{path.name}" for path in paths]
