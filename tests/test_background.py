@@ -104,6 +104,15 @@ def test_short_and_long_recordings_are_read_with_their_transcripts(tmp_path):
     assert background.transcripts == {"long.flac": "stop it"}
 
 
+def test_the_folder_one_is_in_is_read_with_the_table_beside_it(tmp_path, monkeypatch):
+    folder = tmp_path / "talk"
+    folder.mkdir()
+    soundfile.write(folder / "a.wav", np.zeros(1_600), 16_000)
+    (tmp_path / "talk.tsv").write_text("file\ttext\na.wav\tStop it\n")
+    monkeypatch.chdir(folder)
+    assert read_background(".").transcripts == {"a.wav": "stop it"}
+
+
 def test_a_recording_shorter_than_a_second_is_run_too(tiny):
     background = Background(("a",), (np.zeros(1_600, np.int16),), {})
     result = evaluate_background(tiny, background, talk=True)

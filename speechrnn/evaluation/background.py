@@ -125,7 +125,8 @@ def read_background(folder: str | Path) -> Background:
 
 
 def _read_transcripts(folder: Path, names: set[str]) -> dict[str, str]:
-    tables = [folder / "transcripts.tsv", folder.with_name(f"{folder.name}.tsv")]
+    beside = folder.absolute()  # `.` has no name
+    tables = [folder / "transcripts.tsv", beside.with_name(f"{beside.name}.tsv")]
     table = next((path for path in tables if path.is_file()), None)
     if table is None:
         return {}
