@@ -53,8 +53,8 @@ each source in brackets:
 Commands were cut out of the acted talk where Whisper tiny.en heard them. A fifth of the clips was
 heard in simulated rooms, 15 % of all through a narrow band. Seven tenths of the loss were the
 answers of a teacher, the `base` that was shipped before. For `base` they were the mean of its and
-those of Whisper tiny.en (OpenAI, MIT), and the training began with the encoder of `speechrnn
-enrol`, which Whisper has taught as well."""
+those of Whisper tiny.en (OpenAI, MIT), and the training went on from that `base`, which began with
+the encoder of `speechrnn enrol`, which Whisper has taught as well."""
 
 
 def main() -> None:
