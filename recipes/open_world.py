@@ -274,7 +274,7 @@ class Validation:
         self.clips: Clips = data.clips["validation"]
         self.protocol = data.protocol
         noise = join_noises(load_noises(data.folder, "validation"))
-        self.stream = JoinedRecording(self.clips, noise, len(self.clips) / 3600)
+        self.stream = JoinedRecording(self.clips, noise)
         self.background: dict[str, Background] = {
             "talk": read_background(talk),
             "sounds": read_background(sounds),

@@ -168,6 +168,7 @@ def test_evaluate_joins_all_clips_into_one_stream_and_changes_them(
     events = found["events"]
     assert events["hours"] >= 120 / 3600 and events["tolerance"] == 0.75
     assert set(events["scores"]) == {"all", "yes", "no"}
+    assert found["close_words"]["words"] < events["scores"]["all"]["words"], "each clip once"
     assert set(found["false_alarms_alone"]) == {"hiss"}
     named = {f"in a room, RT60 {seconds} s" for seconds in (0.2, 0.5, 1.0)}
     named |= {"as recorded", "hiss, 20 dB", "hiss, -5 dB", "30 dB quieter", "digital zero"}
@@ -183,6 +184,7 @@ def test_evaluate_joins_all_clips_into_one_stream_and_changes_them(
     assert lines[0].endswith(" of 5 clips, own testing")
     assert lines[1].endswith(" of 5 clips in one stream, own testing")
     assert lines[2].startswith("stream of 0.03 h: ")
+    assert lines[3].startswith("0.3 s after another clip: ")
     rates = {row[0]: row[1] for row in condition_rows(found["conditions"])[1:]}
     assert all(f"| {name} | {rate} |" in lines for name, rate in rates.items())
 

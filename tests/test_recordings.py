@@ -94,6 +94,13 @@ def test_between_the_clips_there_is_background_at_changing_levels():
     assert full - 40.5 < min(levels) < full - 30 and full - 10 < max(levels) < full + 0.5
 
 
+def test_gaps_may_be_as_short_as_asked_for():
+    recording = JoinedRecording(four_clips(), hiss(60_000), gap_seconds=(0.3, 0.301))
+    assert sorted(recording.order) == [0, 1, 2, 3], "each once, where no hours are asked for"
+    ends = np.array([0, *recording.ends]) / SAMPLE_RATE
+    assert np.all((np.diff(ends) >= 1.3) & (np.diff(ends) < 1.301))
+
+
 def test_background_is_cut_from_changing_places_of_the_noise():
     """A ramp tells the place of a cut and its level."""
     noise = np.arange(1, 32_001, dtype=np.int16).repeat(2)

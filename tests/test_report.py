@@ -19,7 +19,7 @@ from test_spotting import posteriors_of, word
 from speechrnn.evaluation.clips import ClipResult, MeasuredModel
 from speechrnn.evaluation.report import Section, write_report, write_sections
 from speechrnn.evaluation.results import ModelResult, StreamResult
-from speechrnn.evaluation.spotting import evaluate_spotting
+from speechrnn.evaluation.spotting import ALL, evaluate_spotting
 from speechrnn.evaluation.text import as_json
 
 HEADLINE = [("accuracy", "97.36%"), ("clips", "3,676")]
@@ -50,7 +50,8 @@ def complete(result: ModelResult) -> ModelResult:
     truth = [word(10, "yes"), word(20, "no")]
     found = posteriors_of([(10, "yes", 0.9), (15, "no", 0.9)], 2.0)
     spotting = evaluate_spotting(found, truth, {"yes": 0.6, "no": 0.6})
-    stream = StreamResult(replace(result.clips, streamed=True), spotting, {"hiss": 0.5})
+    streamed, close = replace(result.clips, streamed=True), spotting.scores[ALL]
+    stream = StreamResult(streamed, spotting, close, {"hiss": 0.5})
     rates = {"as recorded": 0.9, "hiss, 20 dB": 0.8, "hiss, -5 dB": 0.4, "digital zero": 1.0}
     return replace(result, stream=stream, conditions=rates)
 

@@ -7,12 +7,13 @@ from evaluation_examples import MEASURED, RESULT, clip_result
 from test_spotting import posteriors_of, word
 
 from speechrnn.evaluation.results import ModelResult, StreamResult
-from speechrnn.evaluation.spotting import SpottingResult, evaluate_spotting
+from speechrnn.evaluation.spotting import ALL, Score, SpottingResult, evaluate_spotting
 from speechrnn.evaluation.tables import latex, markdown
 from speechrnn.evaluation.text import (
     alone_rows,
     as_json,
     as_text,
+    close_summary,
     comparison_rows,
     condition_rows,
     difference_rows,
@@ -41,7 +42,8 @@ def spotting() -> SpottingResult:
 @pytest.fixture(scope="module")
 def complete(spotting: SpottingResult) -> ModelResult:
     streamed = replace(KNOWN, streamed=True)
-    stream = StreamResult(streamed, spotting, {"hiss": 0.5, "other words": 12.0})
+    close = spotting.scores[ALL]
+    stream = StreamResult(streamed, spotting, close, {"hiss": 0.5, "other words": 12.0})
     return ModelResult(KNOWN, stream, {"as recorded": 0.5, "hiss, 20 dB": 0.25})
 
 
@@ -85,6 +87,11 @@ def test_stream_without_a_hit_has_no_latency():
         "stream of 2.00 h: 1 of 1 words missed (100.0%), 0 detected as others, "
         "0.00 false alarms an hour"
     )
+
+
+def test_words_that_follow_each_other_fast_have_a_line():
+    score = Score(words=200, hits=165, wrong=3, false_alarms=1, hours=0.1, latencies=())
+    assert close_summary(score) == "0.3 s after another clip: 35 of 200 words missed (17.5%)"
 
 
 def test_conditions_and_sounds_without_words_have_a_row_each():
@@ -142,6 +149,7 @@ def test_each_pair_of_models_is_tested():
 def test_text_of_one_model_is_its_lines_and_tables_in_order(complete: ModelResult):
     stream = complete.stream
     lines = [summary(KNOWN), summary(stream.clips), spotting_summary(stream.spotting)]
+    lines += [close_summary(stream.close)]
     tables = [
         spotting_rows(stream.spotting),
         alone_rows(stream.false_alarms_alone),
@@ -170,10 +178,11 @@ def test_text_of_several_models_names_each_and_compares_them():
 def test_json_holds_what_was_measured(complete: ModelResult):
     assert as_json([ModelResult(KNOWN)]) == KNOWN.to_dict()
     found = as_json([complete])
-    parts = {"stream", "events", "false_alarms_alone", "conditions"}
+    parts = {"stream", "events", "close_words", "false_alarms_alone", "conditions"}
     assert found.keys() == KNOWN.to_dict().keys() | parts
     assert found["stream"] == complete.stream.clips.to_dict()
     assert found["events"] == complete.stream.spotting.to_dict()
+    assert found["close_words"] == complete.stream.close.to_dict()
     assert found["false_alarms_alone"] == {"hiss": 0.5, "other words": 12.0}
     both = as_json([complete, ModelResult(OTHER)])
     assert both["reports"] == [found, OTHER.to_dict()]

@@ -69,18 +69,26 @@ class Recording(Protocol):
 class JoinedRecording:
     """All clips as one recording, in a seeded order, with background noise before each.
 
-    It goes through the clips again, in other orders, until it is long enough.
+    Each clip is in it once, and again, in other orders, until it is long enough.
 
     Args:
         clips: labelled clips.
         noise: (n,) int16 background; digital silence where it is shorter than the longest gap.
         hours: that it lasts at least.
         seed: of the orders and of the background's places, lengths and levels.
+        gap_seconds: of background before each clip: from, and below.
     """
 
-    def __init__(self, clips: Clips, noise: np.ndarray, hours: float, seed: int = 0) -> None:
+    def __init__(
+        self,
+        clips: Clips,
+        noise: np.ndarray,
+        hours: float = 0,
+        seed: int = 0,
+        gap_seconds: tuple[float, float] = GAP_SECONDS,
+    ) -> None:
         random = np.random.default_rng(seed)
-        shortest, longest = (round(seconds * SAMPLE_RATE) for seconds in GAP_SECONDS)
+        shortest, longest = (round(seconds * SAMPLE_RATE) for seconds in gap_seconds)
         self.clips = clips
         self._noise = noise if len(noise) >= longest else np.zeros(longest, np.int16)
         self._gaps: list[tuple[int, int, float]] = []  # first sample, number of samples, factor
@@ -93,7 +101,7 @@ class JoinedRecording:
         self.samples = 0
         """Length of the recording."""
         spans = word_spans(clips.waves).tolist()
-        while self.samples < hours * 3600 * SAMPLE_RATE:
+        while len(self.order) < len(clips) or self.samples < hours * 3600 * SAMPLE_RATE:
             for place in random.permutation(len(clips)).tolist():
                 length = int(random.integers(shortest, longest))
                 start = int(random.integers(len(self._noise) - length + 1))

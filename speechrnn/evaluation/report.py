@@ -220,7 +220,7 @@ def _of_clips(result: ClipResult, suffix: str, of: str) -> list[Section]:
 def _of_stream(result: StreamResult, name: str, suffix: str, of: str) -> list[Section]:
     """The clips in one stream, the words found there, and false alarms where no word is."""
     picture = {f"detection_errors{suffix}": plots.detection_errors(result.spotting, name)}
-    words = f"{text.spotting_summary(result.spotting)}."
+    words = f"{text.spotting_summary(result.spotting)}; {text.close_summary(result.close)}."
     return [
         Section(
             f"All clips in one stream{of}",

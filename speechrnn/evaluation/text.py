@@ -16,8 +16,8 @@ from speechrnn.evaluation.few_shot import (
     FewShotStream,
     Interval,
 )
-from speechrnn.evaluation.results import ModelResult
-from speechrnn.evaluation.spotting import ALL, SpottingResult
+from speechrnn.evaluation.results import CLOSE_SECONDS, ModelResult
+from speechrnn.evaluation.spotting import ALL, Score, SpottingResult
 from speechrnn.evaluation.tables import latex, markdown
 
 Rows = list[list[str]]
@@ -63,6 +63,14 @@ def spotting_summary(result: SpottingResult) -> str:
             f"(95 %: {late['latency_95']:.2f} s)"
         )
     return ", ".join(parts)
+
+
+def close_summary(score: Score) -> str:
+    """Misses where clips follow each other fast, in one line."""
+    return (
+        f"{CLOSE_SECONDS[0]} s after another clip: {score.words - score.hits:,} of "
+        f"{score.words:,} words missed ({score.miss_rate:.1%})"
+    )
 
 
 def spotting_rows(result: SpottingResult) -> Rows:
@@ -171,6 +179,7 @@ def as_text(results: Sequence[ModelResult]) -> str:
         tables = []
         if result.stream:
             lines += [summary(result.stream.clips), spotting_summary(result.stream.spotting)]
+            lines += [close_summary(result.stream.close)]
             tables += [spotting_rows(result.stream.spotting)]
             tables += [alone_rows(result.stream.false_alarms_alone)]
         for kind, background in (("talk", result.talk), ("sounds", result.sounds)):

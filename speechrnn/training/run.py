@@ -28,7 +28,6 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_only
 
-from speechrnn.config import CLIP_SECONDS
 from speechrnn.corpus import join_noises, load_noises
 from speechrnn.evaluation import plots
 from speechrnn.evaluation.clips import ClipResult, evaluate_clips
@@ -156,8 +155,7 @@ def streamed_result(recogniser: Recogniser, data: SpeechCommands) -> ClipResult:
     """The answers on the validation clips, each once, all in one stream with background between."""
     clips = data.clips["validation"]
     noise = join_noises(load_noises(data.folder, "validation"))
-    hours = len(clips) * CLIP_SECONDS / 3600  # so short that each clip is in it once
-    recording = JoinedRecording(clips, noise, hours)
+    recording = JoinedRecording(clips, noise)
     (result,) = posteriors(recogniser, [recording])
     return clip_answers(result, recording, data.protocol, "validation")
 
