@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import yaml
 from matplotlib.figure import Figure
@@ -73,23 +74,25 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def draw(results: list[dict[str, Any]]) -> Figure:
     """Wrong answers and missed words against the multiplications of a second."""
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    work = [result["multiplications"] for result in results]
-    wrong = [1 - result["accuracy"] for result in results]
-    axes.plot(work, wrong, "o-", label="clips answered wrongly")
-    label = f"words missed in a stream, at {FALSE_ALARMS:g} false alarms an hour"
-    axes.plot(work, [missed(result) for result in results], "s--", label=label)
-    for result, rate in zip(results, wrong, strict=True):
-        text = f"{result['parameters'] / 1000:.0f}k"
-        axes.annotate(text, (result["multiplications"], rate), (4, 5), textcoords="offset points")
-    axes.set(xscale="log", yscale="log", xlabel="million multiplications for a second of audio")
-    axes.set(ylabel="share", title=f"{EPOCHS} epochs each, validation, one seed")
-    for axis, form in ((axes.xaxis, lambda x, _: f"{x / 1e6:g}"), (axes.yaxis, None)):
-        axis.set_major_formatter(form or PercentFormatter(1, decimals=0))
-        axis.set_minor_formatter(form or PercentFormatter(1, decimals=0))
-    axes.margins(x=0.1)
-    axes.legend()
+    with matplotlib.rc_context(plots.STYLE):
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        axes = figure.add_subplot()
+        work = [result["multiplications"] for result in results]
+        wrong = [1 - result["accuracy"] for result in results]
+        axes.plot(work, wrong, "o-", color=plots.BLUE, label="clips answered wrongly")
+        label = f"words missed in a stream, at {FALSE_ALARMS:g} false alarms an hour"
+        missing = [missed(result) for result in results]
+        axes.plot(work, missing, "s--", color=plots.ORANGE, label=label)
+        for result, rate in zip(results, wrong, strict=True):
+            text, place = f"{result['parameters'] / 1000:.0f}k", (result["multiplications"], rate)
+            axes.annotate(text, place, (4, 5), textcoords="offset points")
+        axes.set(xscale="log", yscale="log", xlabel="million multiplications for a second of audio")
+        axes.set(ylabel="share", title=f"{EPOCHS} epochs each, validation, one seed")
+        for axis, form in ((axes.xaxis, lambda x, _: f"{x / 1e6:g}"), (axes.yaxis, None)):
+            axis.set_major_formatter(form or PercentFormatter(1, decimals=0))
+            axis.set_minor_formatter(form or PercentFormatter(1, decimals=0))
+        axes.margins(x=0.1)
+        axes.legend()
     return figure
 
 
