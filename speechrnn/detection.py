@@ -12,10 +12,11 @@ import numpy as np
 from speechrnn.config import ModelConfig
 from speechrnn.network import answer_shares, step_weights, weigh
 
-# How long a word must stay probable. With 0.39 s a threshold that misses as many words gives half
-# again as many false alarms in acted talk; with 0.6 s words are reported more than half a second
-# late.
-HOLD_SECONDS = 0.45
+# How long a word must stay probable, and how much sound may have decided when it is reported: a word
+# is short, and in running speech or between two words the whole window decides. recipes/README.md
+# compares them with others.
+HOLD_SECONDS = 0.42
+WIDEST_SECONDS = 0.75
 REFRACTORY_SECONDS = 0.0  # after a word; 0.15 s hides a twelfth of the words 0.3 s after another
 NOTHING = -1e4  # logits so low that their step has no weight: what stands before the first step
 EDGES = (0.05, 0.95)  # a word lies between these shares of its window's weight
@@ -93,9 +94,11 @@ class SlidingWindow:
 
 
 class Trigger:
-    """Decides from the posteriors which words were spoken: those that stay at their threshold.
+    """Decides from the posteriors which words were spoken.
 
-    Each word is reported once, at the end of the piece of audio that made it sure.
+    A word is sure when it stayed at its threshold for `HOLD_SECONDS`, and the sound that decided
+    lasts no longer than `WIDEST_SECONDS`. Each is reported once, at the end of the piece of audio
+    that made it sure.
 
     Args:
         config: of the model.
@@ -125,6 +128,7 @@ class Trigger:
         self._columns = [config.answers.index(word) for word in self._words]
         self._levels = np.array([thresholds[word] for word in self._words], np.float32)
         self._hold = round(HOLD_SECONDS / config.seconds_per_step)
+        self._widest = round(WIDEST_SECONDS / config.seconds_per_step)
         self._refractory = refractory
         self._piece, self._seconds = piece_steps, config.seconds_per_step
         self._stayed = np.zeros((self._hold, len(self._words)), bool)  # in the last steps
@@ -142,6 +146,8 @@ class Trigger:
             return []
         passed = at_threshold.cumsum(0)
         ready = passed[self._hold :] - passed[: -self._hold] == self._hold
+        width = np.rint((posteriors.end - posteriors.start) / self._seconds)
+        ready &= (width <= self._widest)[:, None]
         best = np.where(ready, probabilities, -1).argmax(1)
         found = []
         for step in np.flatnonzero(ready.any(1)).tolist():

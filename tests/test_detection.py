@@ -5,7 +5,7 @@ import pytest
 
 from speechrnn import Detection
 from speechrnn.config import ModelConfig
-from speechrnn.detection import HOLD_SECONDS, Posteriors, SlidingWindow, Trigger
+from speechrnn.detection import HOLD_SECONDS, WIDEST_SECONDS, Posteriors, SlidingWindow, Trigger
 from speechrnn.network import pool, softmax
 
 LABELS = ("_silence_", "_unknown_", "yes", "no")
@@ -35,18 +35,19 @@ def _detect(
 REFRACTORY = 0.15  # s, in the search step by step
 
 
-def _reference(posteriors: Posteriors, thresholds: dict[str, float], hold: int) -> list[Detection]:
-    """What `Trigger` promises, a step at a time: a word that stayed for `hold` steps, each once."""
+def _reference(posteriors: Posteriors, thresholds: dict[str, float]) -> list[Detection]:
+    """What `Trigger` promises, a step at a time: a word that stayed, and is short, each once."""
+    hold, widest = (round(seconds / CONFIG.seconds_per_step) for seconds in (0.42, 0.75))
     stayed, last, free, words = dict.fromkeys(thresholds, 0), "", 0.0, []
     for step, shares in enumerate(posteriors.probabilities):
         share = {word: shares[LABELS.index(word)] for word in thresholds}
         for word, level in thresholds.items():
             stayed[word] = stayed[word] + 1 if share[word] >= np.float32(level) else 0
         ready = [word for word in thresholds if stayed[word] >= hold]
-        if not ready:
+        start, end = float(posteriors.start[step]), float(posteriors.end[step])
+        if not ready or round((end - start) / CONFIG.seconds_per_step) > widest:
             continue
         best = max(ready, key=share.__getitem__)
-        start, end = float(posteriors.start[step]), float(posteriors.end[step])
         if start < free:
             free = max(free, end + REFRACTORY) if best == last else free
             continue
@@ -68,6 +69,18 @@ def test_a_word_is_detected_once_at_its_time():
 def test_two_words_are_two_detections_in_order():
     words = _detect(_logits(400, yes=(100, 120), no=(200, 215)))
     assert [(word.label, round(word.start)) for word in words] == [("yes", 3), ("no", 6)]
+
+
+def test_a_word_behind_other_speech_is_reported_when_that_decides_no_more():
+    alone = np.zeros((300, len(LABELS)), np.float32)
+    alone[:, 0] = 8
+    alone[120:140] = (12.5, 12.5, 52.5, 12.5)
+    behind = alone.copy()
+    behind[105:120] = (20, 30, 20, 20)  # weighs as much, being as large on average
+    (early,), (late,) = _detect(alone), _detect(behind)
+    assert early.label == late.label == "yes"
+    assert late.end - late.start <= WIDEST_SECONDS + 1e-6
+    assert late.reported > early.reported + 0.2
 
 
 def test_silence_is_no_word():
@@ -118,7 +131,7 @@ def test_trigger_finds_what_a_search_step_by_step_finds(seed):
     for rows in np.split(np.arange(2_000), cuts):
         part = Posteriors(probabilities[rows], posteriors.start[rows], posteriors.end[rows])
         words += trigger.push(part)
-    expected = _reference(posteriors, thresholds, hold=15)
+    expected = _reference(posteriors, thresholds)
     assert words == pytest.approx(expected) if not expected else words == expected
     assert seed or expected
 

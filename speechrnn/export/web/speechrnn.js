@@ -14,7 +14,8 @@
 const speechrnn = (() => {
   const SAMPLE_RATE = 16000; // Hz
   const WINDOW_SECONDS = 1; // in which a word is looked for
-  const HOLD_SECONDS = 0.45; // how long a word must stay at its threshold
+  const HOLD_SECONDS = 0.42; // how long a word must stay at its threshold
+  const WIDEST_SECONDS = 0.75; // how long the sound may last that decides when it is reported
   const REFRACTORY_SECONDS = 0.0; // after a word, in which no other begins
   const TAIL_SECONDS = 0.6; // of silence after the last block, so that the last word is complete
   const PIECE_STEPS = 5; // a recording is filled up to whole pieces, as in recogniser.py
@@ -73,6 +74,7 @@ const speechrnn = (() => {
       stepSeconds,
       windowSteps: round(WINDOW_SECONDS / stepSeconds),
       holdSteps: round(HOLD_SECONDS / stepSeconds),
+      widestSteps: round(WIDEST_SECONDS / stepSeconds),
     };
   }
 
@@ -340,14 +342,15 @@ const speechrnn = (() => {
     }
   }
 
-  /** Decides which words were spoken: those that stay at their threshold. */
+  /** Decides which words were spoken: those that stay at their threshold, and are short. */
   class Trigger {
     constructor(config, thresholds) {
-      const { holdSteps, stepSeconds } = lengths(config);
+      const { holdSteps, widestSteps, stepSeconds } = lengths(config);
       this.words = answers(config)
         .map((label, column) => ({ label, column, threshold: thresholds[label], stayed: 0 }))
         .filter(({ label }) => !label.startsWith("_"));
       this.hold = holdSteps;
+      this.widest = widestSteps;
       this.seconds = stepSeconds;
       this.step = 0;
       this.last = null;
@@ -363,7 +366,7 @@ const speechrnn = (() => {
         const better = !best || probabilities[word.column] > probabilities[best.column];
         if (word.stayed >= this.hold && better) best = word;
       }
-      if (!best) return null;
+      if (!best || round((end - start) / this.seconds) > this.widest) return null;
       if (start < this.free) {
         if (best === this.last) this.free = Math.max(this.free, end + REFRACTORY_SECONDS);
         return null;
