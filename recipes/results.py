@@ -67,6 +67,7 @@ def event_rows(reports: Reports) -> list[list[str]]:
                 f"`{name}`", split, f"{max(thresholds):.3f}", f"{score['hours']:.2f}",
                 f"{score['miss_rate']:.1%} of {score['words']:,}", str(score["wrong"]),
                 f"{score['false_alarms_per_hour']:.2f}",
+                f"{report['close_words']['miss_rate']:.1%}",
                 latency, *in_use,
                 f"{report['false_alarms_alone']['other words']:.1f}",
             ])  # fmt: skip

@@ -15,7 +15,7 @@ from speechrnn.network import answer_shares, step_weights, weigh
 # How long a word must stay probable, and how much sound may have decided when it is reported: a word
 # is short, and in running speech or between two words the whole window decides. recipes/README.md
 # compares them with others.
-HOLD_SECONDS = 0.42
+HOLD_SECONDS = 0.39
 WIDEST_SECONDS = 0.75
 REFRACTORY_SECONDS = 0.0  # after a word; 0.15 s hides a twelfth of the words 0.3 s after another
 NOTHING = -1e4  # logits so low that their step has no weight: what stands before the first step

@@ -37,7 +37,7 @@ REFRACTORY = 0.15  # s, in the search step by step
 
 def _reference(posteriors: Posteriors, thresholds: dict[str, float]) -> list[Detection]:
     """What `Trigger` promises, a step at a time: a word that stayed, and is short, each once."""
-    hold, widest = (round(seconds / CONFIG.seconds_per_step) for seconds in (0.42, 0.75))
+    hold, widest = (round(seconds / CONFIG.seconds_per_step) for seconds in (0.39, 0.75))
     stayed, last, free, words = dict.fromkeys(thresholds, 0), "", 0.0, []
     for step, shares in enumerate(posteriors.probabilities):
         share = {word: shares[LABELS.index(word)] for word in thresholds}

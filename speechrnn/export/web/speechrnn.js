@@ -14,7 +14,7 @@
 const speechrnn = (() => {
   const SAMPLE_RATE = 16000; // Hz
   const WINDOW_SECONDS = 1; // in which a word is looked for
-  const HOLD_SECONDS = 0.42; // how long a word must stay at its threshold
+  const HOLD_SECONDS = 0.39; // how long a word must stay at its threshold
   const WIDEST_SECONDS = 0.75; // how long the sound may last that decides when it is reported
   const REFRACTORY_SECONDS = 0.0; // after a word, in which no other begins
   const TAIL_SECONDS = 0.6; // of silence after the last block, so that the last word is complete
