@@ -12,9 +12,9 @@ import numpy as np
 from speechrnn.config import ModelConfig
 from speechrnn.network import answer_shares, step_weights, weigh
 
-# How long a word must stay probable, and how much sound may have decided when it is reported: a word
-# is short, and in running speech or between two words the whole window decides. recipes/README.md
-# compares them with others.
+# How long a word must stay probable, and how long the sound may last that decides when it is
+# reported: a word is short, but in running speech or between two words the whole window decides.
+# recipes/detector.py compares these values with others.
 HOLD_SECONDS = 0.39
 WIDEST_SECONDS = 0.75
 REFRACTORY_SECONDS = 0.0  # after a word; 0.15 s hides a twelfth of the words 0.3 s after another

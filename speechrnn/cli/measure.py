@@ -139,11 +139,11 @@ def thresholds(options: argparse.Namespace) -> int:
             f"{1 / hours:.2f} or more, or a longer recording"
         )
     recogniser = _load(options.model)
-    (outputs,) = posteriors(recogniser, [recording])
+    outputs, *others = posteriors(recogniser, [recording, *backgrounds])
     curve = score_curve(outputs, recording.words)
     curves = [
         [(level, scores[ALL].false_alarms_per_hour) for level, scores in curve],
-        *(false_alarm_curve(recogniser, background) for background in backgrounds),
+        *map(false_alarm_curve, others, backgrounds),
     ]
     chosen = dict.fromkeys(recogniser.words, choose_threshold(curves, allowed))
     path = save_thresholds(

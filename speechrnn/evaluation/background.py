@@ -162,7 +162,6 @@ def evaluate_background(
     """
     (outputs,) = posteriors(recogniser, [background])
     spoken = _spoken_words(background, recogniser.words)
-    curve = _curve(outputs, background, spoken)
     detections = outputs.detections(recogniser.thresholds)
     false = [word for word in detections if not _is_spoken(word, spoken)]
     places = Counter(_place(word, background) for word in false) if talk else Counter()
@@ -171,24 +170,21 @@ def evaluate_background(
         dict(Counter(word.label for word in false).most_common()),
         {place: places[place] for place in PLACES} if talk else {},
         len(detections) - len(false),
-        curve,
+        false_alarm_curve(outputs, background),
         _random_seconds(recogniser, background),
     )
 
 
 def false_alarm_curve(
-    recogniser: Recogniser, background: Background
+    outputs: RecordingPosteriors, background: Background
 ) -> tuple[tuple[float, float], ...]:
-    """Each threshold of `SWEEP`, for all words alike, with a model's false alarms an hour."""
-    (outputs,) = posteriors(recogniser, [background])
-    return _curve(outputs, background, _spoken_words(background, recogniser.words))
+    """Each threshold of `SWEEP`, for all words alike, with its false alarms an hour.
 
-
-def _curve(
-    outputs: RecordingPosteriors,
-    background: Background,
-    spoken: Mapping[str, list[tuple[float, float]]],
-) -> tuple[tuple[float, float], ...]:
+    Args:
+        outputs: of the model on `background`.
+        background: the recordings.
+    """
+    spoken = _spoken_words(background, outputs.config.words)
     curve = []
     for level in SWEEP:
         detections = outputs.detections(dict.fromkeys(outputs.config.words, level))

@@ -330,9 +330,9 @@ class FewShot:
             self.clips.waves[numbers], targets, [self.clips.names[one] for one in numbers], words
         )
         recording = JoinedRecording(spoken, join_noises(noises), STREAM_HOURS)
-        (outputs,) = posteriors(recogniser, [recording])
+        outputs, in_talk = posteriors(recogniser, [recording, talk])
         missed = {level: scores[ALL] for level, scores in score_curve(outputs, recording.words)}
-        curve = false_alarm_curve(recogniser, talk)
+        curve = false_alarm_curve(in_talk, talk)
         rates = dict(curve)
         points: list[tuple[float, float, float | None, float | None]] = []
         for allowed in FALSE_ALARMS:

@@ -1,0 +1,36 @@
+"""The table of detector rules: a row a rule, and what the package uses is among them."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from recipe_scripts import load_recipe, make_open_world
+
+from speechrnn import detection
+
+
+def test_each_rule_has_a_row_and_the_shipped_one_is_among_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_open_world(tmp_path)
+    detector = load_recipe("detector")
+    shipped = detection.HOLD_SECONDS, detection.WIDEST_SECONDS
+    assert shipped in detector.RULES
+    rules = [(0.45, detector.NO_LIMIT), shipped, (9.0, 0.75)]
+    monkeypatch.setattr(detector, "RULES", rules)
+    for name, value in zip(("HOLD_SECONDS", "WIDEST_SECONDS"), shipped, strict=True):
+        monkeypatch.setattr(detection, name, value)  # and put back what the script sets
+    monkeypatch.setattr("speechrnn.evaluation.results.HOURS", 60 / 3600)
+    monkeypatch.setattr("speechrnn.evaluation.spotting.ALONE_HOURS", 10 / 3600)
+    folders = {"data": "corpus", "talk": "talk", "sounds": "sounds"}
+    words = [f"--{name}={tmp_path / folder}" for name, folder in folders.items()]
+    monkeypatch.setattr(sys, "argv", ["detector.py", "tiny", *words])
+    detector.main()
+    out = capsys.readouterr().out
+    rows = [line.split(" | ") for line in out.splitlines() if re.match(r"\| \d", line)]
+    assert [row[:2] for row in rows] == [
+        ["| 0.45 s", "any"], ["| 0.39 s", "0.75 s"], ["| 9.00 s", "0.75 s"]
+    ]  # fmt: skip
+    assert rows[2][2:7] == ["0.0%"] * 5, "no word stays for nine seconds"
+    assert rows[0][2:7] != ["0.0%"] * 5 != rows[1][2:7]
