@@ -1,4 +1,4 @@
-"""Compare rules of the detector: how long a word must stay sure, and how long it may last.
+"""Compare rules of the detector, by the three constants of `speechrnn/detection.py`.
 
     python recipes/detector.py base small tiny --data CORPUS --talk TALK --sounds SOUNDS
 
@@ -23,9 +23,10 @@ from speechrnn.evaluation.spotting import ALL, choose_threshold, score, score_cu
 from speechrnn.evaluation.tables import markdown
 
 NO_LIMIT = 1.0  # s, the whole window
-# A hold and the longest word, s; the first is that of version 0.2.
-RULES = ((0.45, NO_LIMIT), *((hold, 0.75) for hold in (0.36, 0.39, 0.42, 0.45)),
-         *((0.39, longest) for longest in (0.66, 0.84, NO_LIMIT)))  # fmt: skip
+# HOLD_SECONDS, WIDEST_SECONDS, BEHIND_SPEECH; the first without the last two, then each by itself.
+RULES = ((0.45, NO_LIMIT, 0), (0.42, 0.75, 0), (0.42, NO_LIMIT, 2), (0.42, 0.75, 2),
+         (0.36, 0.75, 2), (0.39, 0.75, 2), (0.45, 0.75, 2), (0.42, 0.66, 2), (0.42, 0.84, 2),
+         (0.42, 0.75, 1), (0.42, 0.75, 3))  # fmt: skip
 
 
 def main() -> None:
@@ -41,13 +42,14 @@ def main() -> None:
     streams = join_split(clips, load_noises(options.data, "validation"))
     backgrounds = [read_background(folder) for folder in (options.talk, options.sounds)]
     joined = [streams.recording, streams.close]
-    head = ["hold", "longest", *(f"found at {allowed}" for allowed in ALLOWED)]
+    head = ["hold", "widest", "behind speech", *(f"found at {allowed}" for allowed in ALLOWED)]
     for model in options.models:
         outputs, fast, *others = posteriors(load(model), [*joined, *backgrounds])
         words = outputs.config.words
         rows = [[*head, "delay of 95 % at 1, 5", "found 0.3 s after a clip at 1, 5"]]
-        for hold, longest in RULES:
-            detection.HOLD_SECONDS, detection.WIDEST_SECONDS = hold, longest
+        for rule in RULES:
+            hold, widest, behind = rule
+            detection.HOLD_SECONDS, detection.WIDEST_SECONDS, detection.BEHIND_SPEECH = rule
             curve = score_curve(outputs, streams.recording.words)
             alarms = [(level, scores[ALL].false_alarms_per_hour) for level, scores in curve]
             curves = [alarms, *map(false_alarm_curve, others, backgrounds)]
@@ -60,7 +62,8 @@ def main() -> None:
                 detections = fast.detections(dict.fromkeys(words, level))
                 close.append(score(detections, streams.close.words, words, fast.hours)[ALL])
             rows.append([
-                f"{hold:.2f} s", f"{longest:.2f} s" if longest < NO_LIMIT else "any", *found,
+                f"{hold:.2f} s", f"{widest:.2f} s" if widest < NO_LIMIT else "any", f"{behind:g}",
+                *found,
                 ", ".join(f"{delay:.2f}" for delay in delays) + " s",
                 ", ".join(f"{1 - one.miss_rate:.1%}" for one in close),
             ])  # fmt: skip

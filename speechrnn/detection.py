@@ -9,14 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from speechrnn.config import ModelConfig
+from speechrnn.config import UNKNOWN, ModelConfig
 from speechrnn.network import answer_shares, step_weights, weigh
 
-# How long a word must stay probable, and how long the sound may last that decides when it is
-# reported: a word is short, but in running speech or between two words the whole window decides.
-# recipes/detector.py compares these values with others.
-HOLD_SECONDS = 0.39
+# recipes/detector.py compares these three with other values.
+HOLD_SECONDS = 0.42  # how long a word must stay probable
+# How long the sound may last that decides when a word is reported: a word is short, but in running
+# speech or between two words the whole window decides.
 WIDEST_SECONDS = 0.75
+# What looks like a word behind other speech is most often a part of that. Where the second before
+# the window is unknown for sure, the log odds of a threshold are higher by this.
+BEHIND_SPEECH = 2.0
 REFRACTORY_SECONDS = 0.0  # after a word; 0.15 s hides a twelfth of the words 0.3 s after another
 NOTHING = -1e4  # logits so low that their step has no weight: what stands before the first step
 EDGES = (0.05, 0.95)  # a word lies between these shares of its window's weight
@@ -97,8 +100,8 @@ class Trigger:
     """Decides from the posteriors which words were spoken.
 
     A word is sure when it stayed at its threshold for `HOLD_SECONDS`, and the sound that decided
-    lasts no longer than `WIDEST_SECONDS`. Each is reported once, at the end of the piece of audio
-    that made it sure.
+    lasts no longer than `WIDEST_SECONDS`. Behind other speech its threshold is higher, see
+    `BEHIND_SPEECH`. Each is reported once, at the end of the piece of audio that made it sure.
 
     Args:
         config: of the model.
@@ -126,7 +129,10 @@ class Trigger:
             raise ValueError(f"refractory time is {refractory}: expected 0 s or more")
         self._words = config.words
         self._columns = [config.answers.index(word) for word in self._words]
-        self._levels = np.array([thresholds[word] for word in self._words], np.float32)
+        levels = np.array([thresholds[word] for word in self._words], np.float64)
+        self._log_odds = np.log(levels / (1 - levels))
+        self._unknown = [place for place, one in enumerate(config.answers) if one == UNKNOWN]
+        self._before = np.zeros(config.window_steps)  # share of unknown, in the last windows
         self._hold = round(HOLD_SECONDS / config.seconds_per_step)
         self._widest = round(WIDEST_SECONDS / config.seconds_per_step)
         self._refractory = refractory
@@ -139,7 +145,8 @@ class Trigger:
     def push(self, posteriors: Posteriors) -> list[Detection]:
         """The words that are sure with these steps."""
         probabilities = posteriors.probabilities[:, self._columns]
-        at_threshold = np.concatenate((self._stayed, probabilities >= self._levels))
+        levels = self._levels(posteriors.probabilities)
+        at_threshold = np.concatenate((self._stayed, probabilities >= levels))
         self._stayed = at_threshold[len(probabilities) :]
         first, self._step = self._step, self._step + len(probabilities)
         if not at_threshold.any():
@@ -167,3 +174,12 @@ class Trigger:
                 Detection(start, end, self._words[word], float(probabilities[step, word]), reported)
             )
         return found
+
+    def _levels(self, probabilities: np.ndarray) -> np.ndarray:
+        """Thresholds (T, W) at the steps with these probabilities (T, A) of the answers."""
+        unknown = probabilities[:, self._unknown].sum(1)
+        before = np.concatenate((self._before, unknown))
+        self._before = before[len(unknown) :]
+        log_odds = self._log_odds + BEHIND_SPEECH * before[: len(unknown), None]
+        levels: np.ndarray = 1 / (1 + np.exp(-log_odds))
+        return levels.astype(probabilities.dtype)

@@ -37,12 +37,14 @@ REFRACTORY = 0.15  # s, in the search step by step
 
 def _reference(posteriors: Posteriors, thresholds: dict[str, float]) -> list[Detection]:
     """What `Trigger` promises, a step at a time: a word that stayed, and is short, each once."""
-    hold, widest = (round(seconds / CONFIG.seconds_per_step) for seconds in (0.39, 0.75))
+    hold, widest = (round(seconds / CONFIG.seconds_per_step) for seconds in (0.42, 0.75))
     stayed, last, free, words = dict.fromkeys(thresholds, 0), "", 0.0, []
+    unknown = np.concatenate((np.zeros(33), posteriors.probabilities[:, 1]))  # a second later
     for step, shares in enumerate(posteriors.probabilities):
         share = {word: shares[LABELS.index(word)] for word in thresholds}
         for word, level in thresholds.items():
-            stayed[word] = stayed[word] + 1 if share[word] >= np.float32(level) else 0
+            odds = level / (1 - level) * np.exp(2.0 * unknown[step])
+            stayed[word] = stayed[word] + 1 if share[word] >= np.float32(odds / (1 + odds)) else 0
         ready = [word for word in thresholds if stayed[word] >= hold]
         start, end = float(posteriors.start[step]), float(posteriors.end[step])
         if not ready or round((end - start) / CONFIG.seconds_per_step) > widest:
@@ -81,6 +83,23 @@ def test_a_word_behind_other_speech_is_reported_when_that_decides_no_more():
     assert early.label == late.label == "yes"
     assert late.end - late.start <= WIDEST_SECONDS + 1e-6
     assert late.reported > early.reported + 0.2
+
+
+def test_a_word_behind_other_speech_must_be_surer():
+    """Its share is 0.9; the threshold is 0.8, and 0.97 where the second before was unknown."""
+    alone = np.zeros((300, len(LABELS)), np.float32)
+    alone[:, 0] = 8
+    alone[120:140] = (20, 20, 23.3, 20)  # it decides its window, and no sound beside it does
+    behind = alone.copy()
+    behind[70:118, :2] = (0, 8)
+    (word,) = _detect(alone)
+    assert word.score == pytest.approx(0.9, abs=0.02)
+    (late,) = _detect(behind)
+    assert late.reported > word.reported + 0.6, "not before it lies in the second before itself"
+    (soon,) = _detect(behind, threshold=0.5)  # 0.88 behind speech
+    assert soon.reported == word.reported
+    behind[85:118, :2] = (8, 0)
+    assert _detect(behind)[0].reported == word.reported, "after a second of silence"
 
 
 def test_silence_is_no_word():

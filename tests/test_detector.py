@@ -15,11 +15,12 @@ def test_each_rule_has_a_row_and_the_shipped_one_is_among_them(
 ) -> None:
     make_open_world(tmp_path)
     detector = load_recipe("detector")
-    shipped = detection.HOLD_SECONDS, detection.WIDEST_SECONDS
+    names = ("HOLD_SECONDS", "WIDEST_SECONDS", "BEHIND_SPEECH")
+    shipped = tuple(getattr(detection, name) for name in names)
     assert shipped in detector.RULES
-    rules = [(0.45, detector.NO_LIMIT), shipped, (9.0, 0.75)]
+    rules = [(0.45, detector.NO_LIMIT, 0), shipped, (9.0, 0.75, 2)]
     monkeypatch.setattr(detector, "RULES", rules)
-    for name, value in zip(("HOLD_SECONDS", "WIDEST_SECONDS"), shipped, strict=True):
+    for name, value in zip(names, shipped, strict=True):
         monkeypatch.setattr(detection, name, value)  # and put back what the script sets
     monkeypatch.setattr("speechrnn.evaluation.results.HOURS", 60 / 3600)
     monkeypatch.setattr("speechrnn.evaluation.spotting.ALONE_HOURS", 10 / 3600)
@@ -29,8 +30,8 @@ def test_each_rule_has_a_row_and_the_shipped_one_is_among_them(
     detector.main()
     out = capsys.readouterr().out
     rows = [line.split(" | ") for line in out.splitlines() if re.match(r"\| \d", line)]
-    assert [row[:2] for row in rows] == [
-        ["| 0.45 s", "any"], ["| 0.39 s", "0.75 s"], ["| 9.00 s", "0.75 s"]
+    assert [row[:3] for row in rows] == [
+        ["| 0.45 s", "any", "0"], ["| 0.42 s", "0.75 s", "2"], ["| 9.00 s", "0.75 s", "2"]
     ]  # fmt: skip
-    assert rows[2][2:7] == ["0.0%"] * 5, "no word stays for nine seconds"
-    assert rows[0][2:7] != ["0.0%"] * 5 != rows[1][2:7]
+    assert rows[2][3:8] == ["0.0%"] * 5, "no word stays for nine seconds"
+    assert rows[0][3:8] != ["0.0%"] * 5 != rows[1][3:8]

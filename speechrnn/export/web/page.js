@@ -510,7 +510,8 @@
   element("invitation").textContent =
     words.length > 12 ? `Say one of ${words.length} words.` : `Say ${listed}.`;
   element("facts").textContent =
-    `A word counts when it has stayed beyond its mark for ${(holdSteps * stepSeconds).toFixed(2)} s. ` +
+    `A word counts when it has stayed beyond its mark for ${(holdSteps * stepSeconds).toFixed(2)} s; ` +
+    `behind other speech it must be surer. ` +
     `Every ${(1000 * stepSeconds).toFixed(0)} ms each layer computes h[t] = ${config.activation}(W_ih x[t] + b + W_hh h[t-1]), ` +
     `and h is all that it remembers; its units stand in the order of their h in a quiet room. ` +
     `${model.parameters.toLocaleString("en")} numbers in all; speechrnn ${model.version}.`;

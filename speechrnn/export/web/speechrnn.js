@@ -14,8 +14,9 @@
 const speechrnn = (() => {
   const SAMPLE_RATE = 16000; // Hz
   const WINDOW_SECONDS = 1; // in which a word is looked for
-  const HOLD_SECONDS = 0.39; // how long a word must stay at its threshold
+  const HOLD_SECONDS = 0.42; // how long a word must stay at its threshold
   const WIDEST_SECONDS = 0.75; // how long the sound may last that decides when it is reported
+  const BEHIND_SPEECH = 2; // added to a threshold's log odds where the second before is unknown
   const REFRACTORY_SECONDS = 0.0; // after a word, in which no other begins
   const TAIL_SECONDS = 0.6; // of silence after the last block, so that the last word is complete
   const PIECE_STEPS = 5; // a recording is filled up to whole pieces, as in recogniser.py
@@ -342,10 +343,13 @@ const speechrnn = (() => {
     }
   }
 
-  /** Decides which words were spoken: those that stay at their threshold, and are short. */
+  /** Decides which words were spoken: those that stay at their threshold, which is higher behind
+   * other speech, and are short. */
   class Trigger {
     constructor(config, thresholds) {
-      const { holdSteps, widestSteps, stepSeconds } = lengths(config);
+      const { holdSteps, widestSteps, stepSeconds, windowSteps } = lengths(config);
+      this.unknown = answers(config).indexOf("_unknown_");
+      this.before = new Array(windowSteps).fill(0); // share of unknown, in the last windows
       this.words = answers(config)
         .map((label, column) => ({ label, column, threshold: thresholds[label], stayed: 0 }))
         .filter(({ label }) => !label.startsWith("_"));
@@ -360,9 +364,12 @@ const speechrnn = (() => {
     /** The word that is sure with this step of `SlidingWindow`, or null. */
     push({ probabilities, start, end }) {
       this.step++;
+      this.before.push(probabilities[this.unknown] ?? 0);
+      const rise = Math.exp(-BEHIND_SPEECH * this.before.shift());
       let best = null;
       for (const word of this.words) {
-        word.stayed = probabilities[word.column] >= word.threshold ? word.stayed + 1 : 0;
+        const threshold = 1 / (1 + (1 / word.threshold - 1) * rise);
+        word.stayed = probabilities[word.column] >= threshold ? word.stayed + 1 : 0;
         const better = !best || probabilities[word.column] > probabilities[best.column];
         if (word.stayed >= this.hold && better) best = word;
       }
