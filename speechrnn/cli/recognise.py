@@ -43,7 +43,8 @@ def _add_detection(to: argparse.ArgumentParser) -> None:
         "--threshold",
         type=float,
         metavar="P",
-        help="probability from which any word counts (default: the model's, or 0.6)",
+        help="probability from which any word counts; behind other speech it must be higher "
+        "(default: the model's, or 0.6)",
     )
     to.add_argument(
         "--refractory",

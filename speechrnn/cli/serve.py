@@ -40,7 +40,8 @@ def add_parsers(commands: Commands) -> None:
         "--threshold",
         type=float,
         metavar="P",
-        help="probability from which any word counts (default: each model's, or 0.6)",
+        help="probability from which any word counts; behind other speech it must be higher "
+        "(default: each model's, or 0.6)",
     )
     this.add_argument(
         "-v", "--verbose", action="store_true", help="log each connection and each word too"
