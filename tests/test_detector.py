@@ -4,10 +4,12 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from recipe_scripts import load_recipe, make_open_world
 
 from speechrnn import detection
+from speechrnn.corpus import Clips
 
 
 def test_each_rule_has_a_row_and_the_shipped_one_is_among_them(
@@ -18,7 +20,7 @@ def test_each_rule_has_a_row_and_the_shipped_one_is_among_them(
     names = ("HOLD_SECONDS", "WIDEST_SECONDS", "BEHIND_SPEECH")
     shipped = tuple(getattr(detection, name) for name in names)
     assert shipped in detector.RULES
-    rules = [(0.45, detector.NO_LIMIT, 0), shipped, (9.0, 0.75, 2)]
+    rules = [(0.45, detector.WHOLE_WINDOW, 0), shipped, (9.0, 0.75, 2)]
     monkeypatch.setattr(detector, "RULES", rules)
     for name, value in zip(names, shipped, strict=True):
         monkeypatch.setattr(detection, name, value)  # and put back what the script sets
@@ -35,3 +37,17 @@ def test_each_rule_has_a_row_and_the_shipped_one_is_among_them(
     ]  # fmt: skip
     assert rows[2][3:8] == ["0.0%"] * 5, "no word stays for nine seconds"
     assert rows[0][3:8] != ["0.0%"] * 5 != rows[1][3:8]
+
+
+def test_talk_is_as_loud_as_the_clip_behind_it_and_pauses_before_it() -> None:
+    detector = load_recipe("detector")
+    random = np.random.default_rng(0)
+    waves = (random.normal(0, 1, (3, 16_000)) * [[3_000], [300], [30]]).astype(np.int16)
+    clips = Clips(waves, np.array([1, 1, 1]), ["yes/a", "yes/b", "yes/c"], ("_unknown_", "yes"))
+    talk = random.normal(0, 5_000, 160_000).astype(np.int16)
+    recording = detector.BehindTalk(clips, np.zeros(0, np.int16), talk, 0.3)
+    for index in range(3):
+        part = recording[index]
+        said, pause, clip = np.split(part, [len(part) - 20_800, len(part) - 16_000])
+        assert 1.7 <= len(said) / 16_000 < 1.701 and not pause.any()
+        assert np.square(said).mean() == pytest.approx(np.square(clip).mean(), rel=0.05)
