@@ -5,8 +5,9 @@
 For each model it prints, in a row for each rule, the words found in the joined validation clips
 where these, talk and sounds give at most 1, 2, 3, 5 and 10 false alarms an hour each. At the
 threshold for `--allowed` false alarms (default: 1) also the delay of 95 % of the words, and the
-words found 0.3 s behind another clip, and 0.1, 0.3 and 0.6 s behind talk. TALK and SOUNDS are
-recordings for validation. It takes four minutes a model.
+words found 0.3 s behind another clip, 0.1, 0.3 and 0.6 s behind talk, and in noise that goes on
+through all of the recording, 10 dB below each clip. TALK and SOUNDS are recordings for validation.
+It takes four minutes a model.
 """
 
 import argparse
@@ -32,6 +33,7 @@ RULES = ((0.45, WHOLE_WINDOW, 0), (0.42, 0.75, 0), (0.42, WHOLE_WINDOW, 2), (0.4
          (0.42, 0.75, 1), (0.42, 0.75, 3))  # fmt: skip
 PAUSES = (0.1, 0.3, 0.6)  # s between talk and a clip
 CLIPS = 1_000  # behind talk
+SNR_DB = 10.0  # of a clip in noise
 
 
 class BehindTalk(JoinedRecording):
@@ -60,6 +62,18 @@ class BehindTalk(JoinedRecording):
         return part.clip(-1, 1)
 
 
+class InNoise(JoinedRecording):
+    """Clips in noise that goes on, `SNR_DB` below each of them; arguments as of its base."""
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """A part (n,) float32, full scale +-1: noise, and the clip after it in noise."""
+        part = super().__getitem__(index)
+        start = np.random.default_rng(index).integers(len(self._noise) - len(part))
+        noise = from_int16(self._noise[start : start + len(part)])
+        level = np.square(part[-CLIP_SAMPLES:]).mean() / max(np.square(noise).mean(), 1e-8)
+        return (part + noise * np.sqrt(level / 10 ** (SNR_DB / 10))).clip(-1, 1)
+
+
 def main() -> None:
     """Run each model once through the recordings, and each rule over what it gave."""
     parser = argparse.ArgumentParser(
@@ -78,9 +92,10 @@ def main() -> None:
     joined = [streams.recording, streams.close]
     for pause in PAUSES:
         joined.append(BehindTalk(chosen, join_noises(noises), np.concatenate(talk.waves), pause))
+    joined.append(InNoise(clips, join_noises(noises)))
     head = ["hold", "widest", "behind speech", *(f"found at {allowed}" for allowed in ALLOWED)]
     head += ["delay of 95 %", "0.3 s behind a clip"]
-    head += [f"{pause} s behind talk" for pause in PAUSES]
+    head += [*(f"{pause} s behind talk" for pause in PAUSES), "in noise"]
     for model in options.models:
         in_talk, in_sounds, *outputs = posteriors(load(model), [talk, sounds, *joined])
         rows = [head]

@@ -10,6 +10,7 @@ from recipe_scripts import load_recipe, make_open_world
 
 from speechrnn import detection
 from speechrnn.corpus import Clips
+from speechrnn.evaluation.recordings import JoinedRecording
 
 
 def test_each_rule_has_a_row_and_the_shipped_one_is_among_them(
@@ -51,3 +52,17 @@ def test_talk_is_as_loud_as_the_clip_behind_it_and_pauses_before_it() -> None:
         said, pause, clip = np.split(part, [len(part) - 20_800, len(part) - 16_000])
         assert 1.7 <= len(said) / 16_000 < 1.701 and not pause.any()
         assert np.square(said).mean() == pytest.approx(np.square(clip).mean(), rel=0.05)
+
+
+def test_noise_goes_on_ten_decibels_below_each_clip() -> None:
+    detector = load_recipe("detector")
+    random = np.random.default_rng(0)
+    waves = (random.normal(0, 1, (3, 16_000)) * [[3_000], [300], [100]]).astype(np.int16)
+    clips = Clips(waves, np.array([1, 1, 1]), ["yes/a", "yes/b", "yes/c"], ("_unknown_", "yes"))
+    hiss = random.normal(0, 2_000, 160_000).astype(np.int16)
+    quiet, noisy = (kind(clips, hiss) for kind in (JoinedRecording, detector.InNoise))
+    for index in range(3):
+        added = noisy[index] - quiet[index]
+        clip = quiet[index][-16_000:]
+        ratio = np.square(clip).mean() / np.square(added).mean()
+        assert 10 * np.log10(ratio) == pytest.approx(10, abs=0.3)
