@@ -27,7 +27,15 @@ from tolerances import PROBABILITY, RUNTIMES
 from speechrnn import Recogniser, load
 from speechrnn.audio import to_int16
 from speechrnn.config import ModelConfig
-from speechrnn.detection import HOLD_SECONDS, REFRACTORY_SECONDS, Detection, SlidingWindow, Trigger
+from speechrnn.detection import (
+    BEHIND_SPEECH,
+    HOLD_SECONDS,
+    REFRACTORY_SECONDS,
+    WIDEST_SECONDS,
+    Detection,
+    SlidingWindow,
+    Trigger,
+)
 from speechrnn.export.page import model_of, pack, page, unpack, write_page
 from speechrnn.folder import WEIGHTS, ModelFolder, read_folder, save_folder, shipped_models
 from speechrnn.model import Model
@@ -263,6 +271,8 @@ def test_constants_of_the_detector_are_those_of_python() -> None:
     ).read_text()
     for name, value in {
         "HOLD_SECONDS": HOLD_SECONDS,
+        "WIDEST_SECONDS": WIDEST_SECONDS,
+        "BEHIND_SPEECH": BEHIND_SPEECH,
         "REFRACTORY_SECONDS": REFRACTORY_SECONDS,
         "PIECE_STEPS": PIECE_STEPS,
         "TAIL_SECONDS": TAIL_SECONDS,
@@ -279,9 +289,9 @@ def test_window_and_trigger_decide_as_those_in_numpy_do(evaluate: Evaluate) -> N
     random = np.random.default_rng(0)
     logits = random.normal(0, 1, (3_000, 5))
     for start in range(0, 2_950, 15):
-        logits[start : start + random.integers(3, 40), random.integers(0, 5)] += random.uniform(
-            1, 6
-        )
+        sound = logits[start : start + random.integers(3, 40)]
+        sound += random.uniform(0, 4)  # what weighs more
+        sound[:, random.integers(0, 5)] += random.uniform(1, 6)
     window, trigger = SlidingWindow(config), Trigger(config, thresholds)
     posteriors = window.push(logits.astype(np.float32))
     expected = trigger.push(posteriors)
