@@ -14,7 +14,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter, ScalarFormatter
+from matplotlib.ticker import (
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    PercentFormatter,
+    ScalarFormatter,
+    StrMethodFormatter,
+)
 
 from speechrnn.config import SAMPLE_RATE, ModelConfig
 from speechrnn.evaluation.clips import ClipResult
@@ -220,7 +227,7 @@ def detection_errors(result: SpottingResult, title: str) -> Figure:
         axes.set(xscale="log", xlabel="false alarms an hour", ylabel="words missed", title=title)
         axes.set(ylim=(0, 0.3), xlim=(0.9 * least, None))
         axes.yaxis.set_major_formatter(PercentFormatter(1))
-        axes.xaxis.set_major_formatter(ScalarFormatter())
+        _plain_rates(axes)
         axes.legend(fontsize=7, ncols=2)
     return figure
 
@@ -248,7 +255,7 @@ def false_alarms(
         axes.set(xscale="log", xlabel="false alarms an hour (0.1: none)", title=title)
         axes.set(ylabel="words missed", ylim=(0, 1))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axes.xaxis.set_major_formatter(ScalarFormatter())
+        _plain_rates(axes)
         axes.legend()
     return figure
 
@@ -494,3 +501,10 @@ def _draw_words(
 def _look(index: int) -> tuple[str, str]:
     """Colour and line of one of many curves."""
     return COLOURS[index % len(COLOURS)], LINES[index // len(COLOURS) % len(LINES)]
+
+
+def _plain_rates(axes: Axes) -> None:
+    """Label a logarithmic axis of rates 0.5, 1, 2, however few decades it has."""
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
