@@ -18,8 +18,8 @@ HOLD_SECONDS = 0.42  # how long a word must stay probable
 # speech or between two words the whole window decides.
 WIDEST_SECONDS = 0.75
 # What looks like a word behind other speech is most often a part of that. Where the second before
-# the window is unknown for sure, the log odds of a threshold are higher by this.
-BEHIND_SPEECH = 2.0
+# the window is unknown for sure, the log odds of a threshold above 0.5 rise by this share of them.
+BEHIND_SPEECH = 1.0
 REFRACTORY_SECONDS = 0.0  # after a word; 0.15 s hides a twelfth of the words 0.3 s after another
 NOTHING = -1e4  # logits so low that their step has no weight: what stands before the first step
 EDGES = (0.05, 0.95)  # a word lies between these shares of its window's weight
@@ -180,6 +180,6 @@ class Trigger:
         unknown = probabilities[:, self._unknown].sum(1)
         before = np.concatenate((self._before, unknown))
         self._before = before[len(unknown) :]
-        log_odds = self._log_odds + BEHIND_SPEECH * before[: len(unknown), None]
-        levels: np.ndarray = 1 / (1 + np.exp(-log_odds))
+        rise = BEHIND_SPEECH * before[: len(unknown), None] * self._log_odds.clip(min=0)
+        levels: np.ndarray = 1 / (1 + np.exp(-self._log_odds - rise))
         return levels.astype(probabilities.dtype)

@@ -21,7 +21,7 @@ def test_each_rule_has_a_row_and_the_shipped_one_is_among_them(
     names = ("HOLD_SECONDS", "WIDEST_SECONDS", "BEHIND_SPEECH")
     shipped = tuple(getattr(detection, name) for name in names)
     assert shipped in detector.RULES
-    rules = [(0.45, detector.WHOLE_WINDOW, 0), shipped, (9.0, 0.75, 2)]
+    rules = [(0.45, detector.WHOLE_WINDOW, 0), shipped, (9.0, 0.75, 1)]
     monkeypatch.setattr(detector, "RULES", rules)
     for name, value in zip(names, shipped, strict=True):
         monkeypatch.setattr(detection, name, value)  # and put back what the script sets
@@ -34,7 +34,7 @@ def test_each_rule_has_a_row_and_the_shipped_one_is_among_them(
     out = capsys.readouterr().out
     rows = [line.split(" | ") for line in out.splitlines() if re.match(r"\| \d", line)]
     assert [row[:3] for row in rows] == [
-        ["| 0.45 s", "any", "0"], ["| 0.42 s", "0.75 s", "2"], ["| 9.00 s", "0.75 s", "2"]
+        ["| 0.45 s", "any", "0"], ["| 0.42 s", "0.75 s", "1"], ["| 9.00 s", "0.75 s", "1"]
     ]  # fmt: skip
     assert rows[2][3:8] == ["0.0%"] * 5, "no word stays for nine seconds"
     assert rows[0][3:8] != ["0.0%"] * 5 != rows[1][3:8]

@@ -16,7 +16,7 @@ const speechrnn = (() => {
   const WINDOW_SECONDS = 1; // in which a word is looked for
   const HOLD_SECONDS = 0.42; // how long a word must stay at its threshold
   const WIDEST_SECONDS = 0.75; // how long the sound may last that decides when it is reported
-  const BEHIND_SPEECH = 2; // added to a threshold's log odds where the second before is unknown
+  const BEHIND_SPEECH = 1; // by this share rise a threshold's log odds behind unknown speech
   const REFRACTORY_SECONDS = 0.0; // after a word, in which no other begins
   const TAIL_SECONDS = 0.6; // of silence after the last block, so that the last word is complete
   const PIECE_STEPS = 5; // a recording is filled up to whole pieces, as in recogniser.py
@@ -365,11 +365,12 @@ const speechrnn = (() => {
     push({ probabilities, start, end }) {
       this.step++;
       this.before.push(probabilities[this.unknown] ?? 0);
-      const rise = Math.exp(-BEHIND_SPEECH * this.before.shift());
+      const rise = BEHIND_SPEECH * this.before.shift();
       let best = null;
       for (const word of this.words) {
-        const threshold = 1 / (1 + (1 / word.threshold - 1) * rise);
-        word.stayed = probabilities[word.column] >= threshold ? word.stayed + 1 : 0;
+        const odds = word.threshold / (1 - word.threshold);
+        const raised = odds > 1 ? odds ** (1 + rise) : odds;
+        word.stayed = probabilities[word.column] >= raised / (1 + raised) ? word.stayed + 1 : 0;
         const better = !best || probabilities[word.column] > probabilities[best.column];
         if (word.stayed >= this.hold && better) best = word;
       }
