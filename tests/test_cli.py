@@ -313,8 +313,10 @@ def test_transcribe_of_silence_prints_nothing(run: Run, model_folder: Path, tmp_
 
 
 @pytest.fixture
-def listening(model_folder: Path, tmp_path: Path) -> list[object]:
+def listening(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """A command that hears a word or more in noise, but for its recording."""
+    # Untrained, it weighs all of its window alike.
+    monkeypatch.setattr("speechrnn.detection.WIDEST_SECONDS", 1.0)
     soundfile.write(
         tmp_path / "a.wav",
         np.concatenate([gain * noise(24_000) for gain in (1, 0.001, 0.5, 0)]),
