@@ -50,13 +50,13 @@ class BehindTalk(JoinedRecording):
         super().__init__(clips, noise, gap_seconds=(2.0, 2.001))
         self._talk, self._pause = talk, round(pause * SAMPLE_RATE)
         random = np.random.default_rng(0)
-        self._from = random.integers(len(talk) - 3 * SAMPLE_RATE, size=len(self.order))
+        self._from = random.integers(max(1, len(talk) - 3 * SAMPLE_RATE), size=len(self.order))
 
     def __getitem__(self, index: int) -> np.ndarray:
         """A part (n,) float32, full scale +-1: talk, a pause, and the clip after it."""
         part, start = super().__getitem__(index), self._from[index]
         length = len(part) - CLIP_SAMPLES - self._pause
-        talk = from_int16(self._talk[start : start + length])
+        talk = from_int16(np.resize(self._talk[start:], length))
         level = np.square(part[-CLIP_SAMPLES:]).mean() / max(np.square(talk).mean(), 1e-8)
         part[:length] += talk * np.sqrt(level)
         return part.clip(-1, 1)
@@ -68,8 +68,9 @@ class InNoise(JoinedRecording):
     def __getitem__(self, index: int) -> np.ndarray:
         """A part (n,) float32, full scale +-1: noise, and the clip after it in noise."""
         part = super().__getitem__(index)
-        start = np.random.default_rng(index).integers(len(self._noise) - len(part))
-        noise = from_int16(self._noise[start : start + len(part)])
+        spare = max(1, len(self._noise) - len(part))
+        start = np.random.default_rng(index).integers(spare)
+        noise = from_int16(np.resize(self._noise[start:], len(part)))
         level = np.square(part[-CLIP_SAMPLES:]).mean() / max(np.square(noise).mean(), 1e-8)
         return (part + noise * np.sqrt(level / 10 ** (SNR_DB / 10))).clip(-1, 1)
 

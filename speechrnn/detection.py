@@ -105,7 +105,8 @@ class Trigger:
 
     Args:
         config: of the model.
-        thresholds: for each word the probability from which it counts, above 0 and below 1.
+        thresholds: for each word the probability from which it counts where no other speech was
+            before, above 0 and below 1.
         refractory: s after a word in which no other begins.
         piece_steps: steps that are computed at once.
 
@@ -182,4 +183,4 @@ class Trigger:
         self._before = before[len(unknown) :]
         rise = BEHIND_SPEECH * before[: len(unknown), None] * self._log_odds.clip(min=0)
         levels: np.ndarray = 1 / (1 + np.exp(-self._log_odds - rise))
-        return levels.astype(probabilities.dtype)
+        return levels

@@ -45,7 +45,7 @@ def _reference(posteriors: Posteriors, thresholds: dict[str, float]) -> list[Det
         for word, level in thresholds.items():
             odds = level / (1 - level)
             odds = odds ** (1 + unknown[step]) if level > 0.5 else odds
-            stayed[word] = stayed[word] + 1 if share[word] >= np.float32(odds / (1 + odds)) else 0
+            stayed[word] = stayed[word] + 1 if share[word] >= odds / (1 + odds) else 0
         ready = [word for word in thresholds if stayed[word] >= hold]
         start, end = float(posteriors.start[step]), float(posteriors.end[step])
         if not ready or round((end - start) / CONFIG.seconds_per_step) > widest:

@@ -263,6 +263,7 @@ def test_any_configuration_gives_what_it_gives_in_numpy(evaluate: Evaluate, chan
     lengths = evaluate("network.lengths")
     assert lengths["windowSteps"] == config.window_steps
     assert lengths["holdSteps"] == round(HOLD_SECONDS / config.seconds_per_step)
+    assert lengths["widestSteps"] == round(WIDEST_SECONDS / config.seconds_per_step)
 
 
 def test_constants_of_the_detector_are_those_of_python() -> None:
@@ -282,20 +283,25 @@ def test_constants_of_the_detector_are_those_of_python() -> None:
 
 
 @needs_node
-def test_window_and_trigger_decide_as_those_in_numpy_do(evaluate: Evaluate) -> None:
+def test_window_and_trigger_decide_as_those_in_numpy_do(
+    evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On logits of words that are short, go on, overlap and follow closely."""
     config = ModelConfig(labels=("_silence_", "_unknown_", "yes", "no", "up"))
-    thresholds = {"yes": 0.5, "no": 0.35, "up": 0.6}
+    thresholds = {"yes": 0.8, "no": 0.35, "up": 0.7}
     random = np.random.default_rng(0)
     logits = random.normal(0, 1, (3_000, 5))
     for start in range(0, 2_950, 15):
         sound = logits[start : start + random.integers(3, 40)]
         sound += random.uniform(0, 4)  # what weighs more
-        sound[:, random.integers(0, 5)] += random.uniform(1, 6)
+        sound[:, random.integers(0, 5)] += random.uniform(1, 9)
     window, trigger = SlidingWindow(config), Trigger(config, thresholds)
     posteriors = window.push(logits.astype(np.float32))
     expected = trigger.push(posteriors)
     assert len(expected) > 20 and {word.label for word in expected} == set(thresholds)
+    monkeypatch.setattr("speechrnn.detection.BEHIND_SPEECH", 0)
+    others = Trigger(config, thresholds).push(posteriors)
+    assert len(set(others) ^ set(expected)) > 5, "it matters what was before"
     given = json.dumps({"config": vars(config), "logits": logits.tolist(), "levels": thresholds})
     found = evaluate(
         "(({ config, logits, levels }) => { const window = new speechrnn.SlidingWindow(config);"

@@ -67,6 +67,8 @@ def spotting_summary(result: SpottingResult) -> str:
 
 def close_summary(score: Score) -> str:
     """Misses where clips follow each other fast, in one line."""
+    if not score.words:
+        return f"{CLOSE_SECONDS[0]} s after another clip: no words"
     return (
         f"{CLOSE_SECONDS[0]} s after another clip: {score.words - score.hits:,} of "
         f"{score.words:,} words missed ({score.miss_rate:.1%})"

@@ -224,7 +224,7 @@
     if (words.includes(label)) {
       const mark = document.createElement("b");
       mark.style.left = `${100 * thresholds[label]}%`;
-      mark.title = `from ${thresholds[label].toFixed(2)} on it counts`;
+      mark.title = `from ${thresholds[label].toFixed(2)} on it counts, behind other speech later`;
       bar.append(mark);
     } else {
       item.className = "other";
@@ -510,8 +510,8 @@
   element("invitation").textContent =
     words.length > 12 ? `Say one of ${words.length} words.` : `Say ${listed}.`;
   element("facts").textContent =
-    `A word counts when it has stayed beyond its mark for ${(holdSteps * stepSeconds).toFixed(2)} s; ` +
-    `behind other speech it must be surer. ` +
+    `A word counts when it has stayed beyond its mark for ${(holdSteps * stepSeconds).toFixed(2)} s ` +
+    `and the sound that decides is short; behind other speech it must be surer. ` +
     `Every ${(1000 * stepSeconds).toFixed(0)} ms each layer computes h[t] = ${config.activation}(W_ih x[t] + b + W_hh h[t-1]), ` +
     `and h is all that it remembers; its units stand in the order of their h in a quiet room. ` +
     `${model.parameters.toLocaleString("en")} numbers in all; speechrnn ${model.version}.`;
