@@ -52,9 +52,10 @@ each source in brackets:
 
 Commands were cut out of the acted talk where Whisper tiny.en heard them. A fifth of the clips was
 heard in simulated rooms, 15 % of all through a narrow band. Seven tenths of the loss were the
-answers of a teacher, the `base` that was shipped before. For `base` they were the mean of its and
-those of Whisper tiny.en (OpenAI, MIT), and the training went on from that `base`, which began with
-the encoder of `speechrnn enrol`, which Whisper has taught as well."""
+answers of a teacher, the `base` that was shipped before."""
+BASE = """They were the mean of its and those of Whisper tiny.en (OpenAI, MIT), and the training
+went on from that `base`, which began with the encoder of `speechrnn enrol`, which Whisper has
+taught as well."""
 
 
 def main() -> None:
@@ -117,7 +118,8 @@ def ship(trained: folder.ModelFolder, name: str, reports: dict[str, Any]) -> Non
     card = card.replace("# A speechrnn model", f"# {name}").replace(
         "--model FOLDER", f"--model {name}"
     )
-    more = more_of_the_card(alone["testing"], streamed["testing"], reports)
+    data = f"{DATA}\n{BASE}" if name == "base" else DATA
+    more = more_of_the_card(alone["testing"], streamed["testing"], reports, data)
     card = card.replace("## Limits", f"{more}\n\n## Limits")
     results = [result[split] for split in SPLITS for result in (alone, streamed)]
     card = card_metadata(name, facts["corpus"], results, "apache-2.0", DATASETS) + card
@@ -144,13 +146,16 @@ def read_result(report: dict[str, Any]) -> ClipResult:
     return ClipResult(labels, names, *columns, *about)
 
 
-def more_of_the_card(alone: ClipResult, streamed: ClipResult, reports: dict[str, Any]) -> str:
+def more_of_the_card(
+    alone: ClipResult, streamed: ClipResult, reports: dict[str, Any], data: str
+) -> str:
     """What the card of a shipped model tells beyond that of a run.
 
     Args:
         alone: the answers on the testing clips, each clip alone.
         streamed: the same, all clips in one stream.
         reports: by split, as `speechrnn evaluate --report` wrote them.
+        data: what it was trained on.
     """
     lines = []
     for split, report in reports.items():
@@ -175,7 +180,7 @@ def more_of_the_card(alone: ClipResult, streamed: ClipResult, reports: dict[str,
 
 {markdown(label_rows(alone))}
 
-{DATA}
+{data}
 
 ## In a stream
 

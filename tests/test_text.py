@@ -92,7 +92,9 @@ def test_stream_without_a_hit_has_no_latency():
 def test_words_that_follow_each_other_fast_have_a_line():
     score = Score(words=200, hits=165, wrong=3, false_alarms=1, hours=0.1, latencies=())
     assert close_summary(score) == "0.3 s after another clip: 35 of 200 words missed (17.5%)"
-    assert close_summary(replace(score, words=0, hits=0)).endswith("no words")
+    assert close_summary(replace(score, words=0, hits=0)).endswith(
+        "clip: no words that the model knows"
+    )
 
 
 def test_conditions_and_sounds_without_words_have_a_row_each():

@@ -51,8 +51,7 @@ def spotting_summary(result: SpottingResult) -> str:
     """Misses, false alarms and latency, in one line."""
     score = result.scores[ALL]
     parts = [
-        f"stream of {result.hours:.2f} h: {score.words - score.hits:,} of {score.words:,} words "
-        f"missed ({score.miss_rate:.1%})",
+        f"stream of {result.hours:.2f} h: {_missed(score)}",
         f"{score.wrong:,} detected as others",
         f"{score.false_alarms_per_hour:.2f} false alarms an hour",
     ]
@@ -67,12 +66,7 @@ def spotting_summary(result: SpottingResult) -> str:
 
 def close_summary(score: Score) -> str:
     """Misses where clips follow each other fast, in one line."""
-    if not score.words:
-        return f"{CLOSE_SECONDS[0]} s after another clip: no words"
-    return (
-        f"{CLOSE_SECONDS[0]} s after another clip: {score.words - score.hits:,} of "
-        f"{score.words:,} words missed ({score.miss_rate:.1%})"
-    )
+    return f"{CLOSE_SECONDS[0]} s after another clip: {_missed(score)}"
 
 
 def spotting_rows(result: SpottingResult) -> Rows:
@@ -280,6 +274,13 @@ def few_shot_text(report: FewShotReport) -> str:
 def _share(interval: Interval) -> str:
     mean, low, high = interval
     return f"{mean:.1%} ({low:.1%} to {high:.1%})"
+
+
+def _missed(score: Score) -> str:
+    if not score.words:
+        return "no words that the model knows"
+    missed = score.words - score.hits
+    return f"{missed:,} of {score.words:,} words missed ({score.miss_rate:.1%})"
 
 
 def _model(result: ClipResult) -> MeasuredModel:
