@@ -354,8 +354,7 @@ def main() -> int:
         )
     unheard = [clips.labels.index(word) for word in arguments.unheard]
     kept = np.flatnonzero(~np.isin(clips.targets, unheard))
-    names = [clips.names[one] for one in kept]
-    clips = Clips(clips.waves[kept], clips.targets[kept], names, clips.labels)
+    clips = clips.part(kept)
     rest = [clips.labels.index(label) for label in (SILENCE, UNKNOWN) if label in clips.labels]
     words = np.flatnonzero(~np.isin(clips.targets, rest))
     random = np.random.default_rng(0)

@@ -94,6 +94,11 @@ class Clips:
     def __len__(self) -> int:
         return len(self.names)
 
+    def part(self, places: Sequence[int] | np.ndarray) -> "Clips":
+        """The clips at these places, with the same labels."""
+        names = [self.names[place] for place in places]
+        return Clips(self.waves[places], self.targets[places], names, self.labels)
+
 
 def hash_split(name: str) -> Split:
     """The split of a file by the corpus's own rule: a hash of the speaker decides.

@@ -176,9 +176,8 @@ def recordings_without_words(
             recordings[name] = JoinedRecording(cuts, noise, ALONE_HOURS)
     others = [place for place, t in enumerate(clips.targets) if clips.labels[t] == UNKNOWN]
     if others:
-        names = [clips.names[place] for place in others]
-        unknown = Clips(clips.waves[others], clips.targets[others], names, clips.labels)
-        recordings["other words"] = JoinedRecording(unknown, join_noises(noises), ALONE_HOURS)
+        noise = join_noises(noises)
+        recordings["other words"] = JoinedRecording(clips.part(others), noise, ALONE_HOURS)
     return recordings
 
 
