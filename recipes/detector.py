@@ -22,7 +22,7 @@ from speechrnn.config import CLIP_SAMPLES, SAMPLE_RATE, words_among
 from speechrnn.corpus import Clips, join_noises, load_noises, load_split
 from speechrnn.evaluation.background import false_alarm_curve, read_background
 from speechrnn.evaluation.recordings import JoinedRecording, posteriors
-from speechrnn.evaluation.results import join_split
+from speechrnn.evaluation.results import CLOSE_SECONDS, join_recording
 from speechrnn.evaluation.spotting import ALL, choose_threshold, score, score_curve
 from speechrnn.evaluation.tables import markdown
 
@@ -56,9 +56,7 @@ class BehindTalk(JoinedRecording):
         """A part (n,) float32, full scale +-1: talk, a pause, and the clip after it."""
         part, start = super().__getitem__(index), self._from[index]
         length = len(part) - CLIP_SAMPLES - self._pause
-        talk = from_int16(np.resize(self._talk[start:], length))
-        level = np.square(part[-CLIP_SAMPLES:]).mean() / max(np.square(talk).mean(), 1e-8)
-        part[:length] += talk * np.sqrt(level)
+        part[:length] += as_loud(part[-CLIP_SAMPLES:], self._talk[start:], length)
         return part.clip(-1, 1)
 
 
@@ -68,11 +66,16 @@ class InNoise(JoinedRecording):
     def __getitem__(self, index: int) -> np.ndarray:
         """A part (n,) float32, full scale +-1: noise, and the clip after it in noise."""
         part = super().__getitem__(index)
-        spare = max(1, len(self._noise) - len(part))
-        start = np.random.default_rng(index).integers(spare)
-        noise = from_int16(np.resize(self._noise[start:], len(part)))
-        level = np.square(part[-CLIP_SAMPLES:]).mean() / max(np.square(noise).mean(), 1e-8)
-        return (part + noise * np.sqrt(level / 10 ** (SNR_DB / 10))).clip(-1, 1)
+        start = np.random.default_rng(index).integers(max(1, len(self._noise) - len(part)))
+        noise = as_loud(part[-CLIP_SAMPLES:], self._noise[start:], len(part))
+        return (part + noise * np.float32(10 ** (-SNR_DB / 20))).clip(-1, 1)
+
+
+def as_loud(clip: np.ndarray, other: np.ndarray, length: int) -> np.ndarray:
+    """The first samples (length,) of an int16 sound, repeated if it is short, as loud as a clip."""
+    begin = from_int16(np.resize(other, length))
+    power: np.ndarray = np.square(clip).mean() / max(np.square(begin).mean(), 1e-8)
+    return begin * np.sqrt(power)
 
 
 def main() -> None:
@@ -87,13 +90,15 @@ def main() -> None:
     options = parser.parse_args()
     clips = load_split(options.data, "v2-12", "validation", allow_partial=True)
     noises = load_noises(options.data, "validation")
-    streams = join_split(clips, noises)
+    noise = join_noises(noises)
     talk, sounds = (read_background(folder) for folder in (options.talk, options.sounds))
-    chosen = some_words(clips)
-    joined = [streams.recording, streams.close]
-    for pause in PAUSES:
-        joined.append(BehindTalk(chosen, join_noises(noises), np.concatenate(talk.waves), pause))
-    joined.append(InNoise(clips, join_noises(noises)))
+    said, chosen = np.concatenate(talk.waves), some_words(clips)
+    joined = [
+        join_recording(clips, noises),
+        JoinedRecording(clips, noise, gap_seconds=CLOSE_SECONDS),
+        *(BehindTalk(chosen, noise, said, pause) for pause in PAUSES),
+        InNoise(clips, noise),
+    ]
     head = ["hold", "widest", "behind speech", *(f"found at {allowed}" for allowed in ALLOWED)]
     head += ["delay of 95 %", "0.3 s behind a clip"]
     head += [*(f"{pause} s behind talk" for pause in PAUSES), "in noise"]
@@ -128,9 +133,7 @@ def some_words(clips: Clips) -> Clips:
     """Clips of words alone, drawn at random, no more than `CLIPS`."""
     words = [clips.labels.index(word) for word in words_among(clips.labels)]
     places = np.flatnonzero(np.isin(clips.targets, words))
-    places = np.random.default_rng(0).permutation(places)[:CLIPS]
-    names = [clips.names[place] for place in places]
-    return Clips(clips.waves[places], clips.targets[places], names, clips.labels)
+    return clips.part(np.random.default_rng(0).permutation(places)[:CLIPS])
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ def test_each_rule_has_a_row_and_the_shipped_one_is_among_them(
     for name, value in zip(names, shipped, strict=True):
         monkeypatch.setattr(detection, name, value)  # and put back what the script sets
     monkeypatch.setattr("speechrnn.evaluation.results.HOURS", 60 / 3600)
-    monkeypatch.setattr("speechrnn.evaluation.spotting.ALONE_HOURS", 10 / 3600)
     folders = {"data": "corpus", "talk": "talk", "sounds": "sounds"}
     words = [f"--{name}={tmp_path / folder}" for name, folder in folders.items()]
     monkeypatch.setattr(sys, "argv", ["detector.py", "tiny", *words])
@@ -40,13 +39,21 @@ def test_each_rule_has_a_row_and_the_shipped_one_is_among_them(
     assert rows[0][3:8] != ["0.0%"] * 5 != rows[1][3:8]
 
 
+def hissing(*levels: int) -> Clips:
+    """A clip of "yes" at each level."""
+    waves = np.random.default_rng(0).normal(0, 1, (len(levels), 16_000)) * np.array([levels]).T
+    names = [f"yes/{level}" for level in levels]
+    return Clips(waves.astype(np.int16), np.ones(len(levels), int), names, ("_unknown_", "yes"))
+
+
+def hiss(level: int) -> np.ndarray:
+    return np.random.default_rng(1).normal(0, level, 160_000).astype(np.int16)
+
+
 def test_talk_is_as_loud_as_the_clip_behind_it_and_pauses_before_it() -> None:
     detector = load_recipe("detector")
-    random = np.random.default_rng(0)
-    waves = (random.normal(0, 1, (3, 16_000)) * [[3_000], [300], [30]]).astype(np.int16)
-    clips = Clips(waves, np.array([1, 1, 1]), ["yes/a", "yes/b", "yes/c"], ("_unknown_", "yes"))
-    talk = random.normal(0, 5_000, 160_000).astype(np.int16)
-    recording = detector.BehindTalk(clips, np.zeros(0, np.int16), talk, 0.3)
+    clips = hissing(3_000, 300, 30)
+    recording = detector.BehindTalk(clips, np.zeros(0, np.int16), hiss(5_000), 0.3)
     for index in range(3):
         part = recording[index]
         said, pause, clip = np.split(part, [len(part) - 20_800, len(part) - 16_000])
@@ -56,11 +63,8 @@ def test_talk_is_as_loud_as_the_clip_behind_it_and_pauses_before_it() -> None:
 
 def test_noise_goes_on_ten_decibels_below_each_clip() -> None:
     detector = load_recipe("detector")
-    random = np.random.default_rng(0)
-    waves = (random.normal(0, 1, (3, 16_000)) * [[3_000], [300], [100]]).astype(np.int16)
-    clips = Clips(waves, np.array([1, 1, 1]), ["yes/a", "yes/b", "yes/c"], ("_unknown_", "yes"))
-    hiss = random.normal(0, 2_000, 160_000).astype(np.int16)
-    quiet, noisy = (kind(clips, hiss) for kind in (JoinedRecording, detector.InNoise))
+    clips, noise = hissing(3_000, 300, 100), hiss(2_000)
+    quiet, noisy = (kind(clips, noise) for kind in (JoinedRecording, detector.InNoise))
     for index in range(3):
         added = noisy[index] - quiet[index]
         clip = quiet[index][-16_000:]
