@@ -224,7 +224,7 @@
     if (words.includes(label)) {
       const mark = document.createElement("b");
       mark.style.left = `${100 * thresholds[label]}%`;
-      mark.title = `from ${thresholds[label].toFixed(2)} on it counts, behind other speech later`;
+      mark.title = `from ${thresholds[label].toFixed(2)} on it counts; behind other speech it must be higher`;
       bar.append(mark);
     } else {
       item.className = "other";

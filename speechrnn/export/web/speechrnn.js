@@ -351,7 +351,10 @@ const speechrnn = (() => {
       this.unknown = answers(config).indexOf("_unknown_");
       this.before = new Array(windowSteps).fill(0); // share of unknown, in the last windows
       this.words = answers(config)
-        .map((label, column) => ({ label, column, threshold: thresholds[label], stayed: 0 }))
+        .map((label, column) => {
+          const odds = thresholds[label] / (1 - thresholds[label]);
+          return { label, column, odds, stayed: 0 };
+        })
         .filter(({ label }) => !label.startsWith("_"));
       this.hold = holdSteps;
       this.widest = widestSteps;
@@ -368,9 +371,8 @@ const speechrnn = (() => {
       const rise = BEHIND_SPEECH * this.before.shift();
       let best = null;
       for (const word of this.words) {
-        const odds = word.threshold / (1 - word.threshold);
-        const raised = odds > 1 ? odds ** (1 + rise) : odds;
-        word.stayed = probabilities[word.column] >= raised / (1 + raised) ? word.stayed + 1 : 0;
+        const odds = word.odds > 1 ? word.odds ** (1 + rise) : word.odds;
+        word.stayed = probabilities[word.column] >= odds / (1 + odds) ? word.stayed + 1 : 0;
         const better = !best || probabilities[word.column] > probabilities[best.column];
         if (word.stayed >= this.hold && better) best = word;
       }
