@@ -2,6 +2,7 @@
 
 Usage:
     python recipes/make_talk.py FOLDER --model kokoro    # 20 minutes of one core
+    python recipes/make_talk.py ANOTHER --model kokoro --more
 
 It writes `FOLDER/training/rendered/`: FLAC, mono, 16 kHz, with licences in `copyright`, and their
 lines of `FOLDER/talk.tsv` and `transcripts.tsv`, as `recipes/get_talk.py` does. Words are
@@ -12,6 +13,10 @@ What is said, in the English voices of Kokoro-82M:
   words_alone.txt  letters, numbers and what telephones and spelling say, six clips of each
   words.txt        what sounds like a command, and frequent words, a clip of each
   300 sentences    examples of Debian's `wordnet-base`
+
+and with `--more`, in folders `rendered_more`, what no shipped model heard:
+  words_more.txt   the next most frequent words, a clip of each
+  3,000 sentences  the next examples
 
 A word is kept when Whisper understands it. It needs `apt-get`, `dpkg-deb`, the package `speechrnn`
 with its extra `speak`, and the files that `recipes/get_kokoro.sh` writes, in the folder `kokoro`.
@@ -24,6 +29,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -36,17 +42,32 @@ from speechrnn.synthesis.kokoro import Kokoro, Synthesiser
 from speechrnn.synthesis.rendering import Check, english_voices, render_sentences, render_words
 
 SEED = 0
-CLIPS = {"words_alone": 6, "words": 1}  # of each word in the list of that name
 CLIPS_A_RECORDING = 30  # or sentences, at least: pieces for training are cut from long recordings
-SENTENCES = 300
 SENTENCE_WORDS = range(4, 26)
 WORDNET = "wordnet-base"
-NAME = "rendered"
 COPYRIGHT = """\
 Nobody said this: Kokoro-82M 1.0 by hexgrad did, Apache-2.0, as the int8 ONNX export by kokoro-onnx
 (MIT). Its sentences are examples of WordNet 3.0, under the licence that follows.
 
 """
+
+
+class Texts(NamedTuple):
+    """What is said.
+
+    Args:
+        name: of the folder.
+        clips: of each word in the list of a name.
+        sentences: which of the examples.
+    """
+
+    name: str
+    clips: dict[str, int]
+    sentences: slice
+
+
+SHIPPED = Texts("rendered", {"words_alone": 6, "words": 1}, slice(300))
+MORE = Texts("rendered_more", {"words_more": 1}, slice(300, 3300))
 
 
 def examples(folder: Path) -> list[str]:
@@ -67,8 +88,8 @@ def examples(folder: Path) -> list[str]:
     return sorted(found, key=digest)
 
 
-def get_sentences(folder: Path) -> list[str]:
-    """The sentences, fetched into a folder with WordNet's licence if that is not there.
+def get_sentences(folder: Path, which: slice) -> list[str]:
+    """These examples, fetched into a folder with WordNet's licence if that is not there.
 
     Raises:
         RuntimeError: apt has no such package, or the network is down.
@@ -76,7 +97,7 @@ def get_sentences(folder: Path) -> list[str]:
     table = folder / "sentences.txt"
     if not table.is_file():
         with unpacked((WORDNET,)) as (contents, _), whole_folder(folder) as target:
-            chosen = examples(contents)[:SENTENCES]
+            chosen = examples(contents)[which]
             (target / table.name).write_text("\n".join(chosen) + "\n", "utf-8")
             copy_licence(contents, WORDNET, target)
     return table.read_text("utf-8").splitlines()
@@ -86,13 +107,13 @@ def render(
     folder: Path,
     synthesiser: Synthesiser,
     understood: Check,
-    words: dict[str, list[str]],
+    texts: Texts,
     sentences: list[str],
 ) -> None:
     """Render clips of the words of each list, and the sentences, each into its folder."""
     voices = english_voices(synthesiser.voices)
-    for name, of_list in words.items():
-        clips = CLIPS[name]
+    for name, clips in texts.clips.items():
+        of_list = Path(__file__).with_name(f"{name}.txt").read_text("utf-8").split()
         print(f"{name}: {len(of_list)} words, {clips} clips of each", file=sys.stderr)
         tally = render_words(of_list, folder / name, synthesiser, understood, voices, clips, SEED)
         lacking = [word for word in of_list if tally.kept[word] < clips]
@@ -102,9 +123,9 @@ def render(
     render_sentences(sentences, folder / "sentences", synthesiser, voices, SEED)
 
 
-def recordings(folder: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+def recordings(folder: Path, texts: Texts) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """Name of each recording with the files that are joined in it, and what is said in them."""
-    for name in (*CLIPS, "sentences"):
+    for name in (*texts.clips, "sentences"):
         clips = read_files(folder / name / "provenance.tsv")
         count = max(1, len(clips) // CLIPS_A_RECORDING)
         for number, places in enumerate(np.array_split(np.arange(len(clips)), count)):
@@ -118,21 +139,21 @@ def read_files(table: Path) -> list[tuple[str, str]]:
         return [(f"{table.parent.name}/{row['file']}", row["text"]) for row in rows]
 
 
-def join(folder: Path, target: Path) -> None:
+def join(folder: Path, target: Path, texts: Texts) -> None:
     """Write the recordings of a rendering, and their table."""
     rows = []
-    for name, parts in recordings(folder):
+    for name, parts in recordings(folder, texts):
         wave = np.concatenate([soundfile.read(folder / path)[0] for path, _ in parts])
         soundfile.write(target / f"{name}.flac", wave, SAMPLE_RATE, subtype="PCM_16")
         rows.append((
-            "training", f"training/{NAME}/{name}.flac", NAME, "Kokoro-82M 1.0", "en",
+            "training", f"training/{texts.name}/{name}.flac", texts.name, "Kokoro-82M 1.0", "en",
             "Apache-2.0; sentences: WordNet-3.0", f"{len(wave) / SAMPLE_RATE:.2f}", "rendered",
             words_of(" ".join(text for _, text in parts)),
         ))  # fmt: skip
     write_table(target / "talk.tsv", COLUMNS, rows)
 
 
-def make(folder: Path, model: Path) -> None:
+def make(folder: Path, model: Path, texts: Texts) -> None:
     """Render and join all that is wanted.
 
     Raises:
@@ -143,14 +164,11 @@ def make(folder: Path, model: Path) -> None:
     synthesiser = Kokoro(model)
     voice = english_voices(synthesiser.voices)[0]
     judge = Judge(model / "whisper", lambda word: synthesiser.phonemes(word, voice))
-    lists = {
-        name: Path(__file__).with_name(f"{name}.txt").read_text("utf-8").split() for name in CLIPS
-    }
-    clips = folder / NAME
-    sentences = get_sentences(clips / "wordnet")
-    render(clips, synthesiser, judge.understands, lists, sentences)
-    with whole_package(folder, "training", NAME) as target:
-        join(clips, target)
+    clips = folder / texts.name
+    sentences = get_sentences(clips / "wordnet", texts.sentences)
+    render(clips, synthesiser, judge.understands, texts, sentences)
+    with whole_package(folder, "training", texts.name) as target:
+        join(clips, target, texts)
         licence = (clips / "wordnet/copyright").read_text("utf-8")
         (target / "copyright").write_text(COPYRIGHT + licence, "utf-8")
 
@@ -161,22 +179,24 @@ def main() -> int:
     parser.add_argument(
         "--model", type=Path, required=True, metavar="FOLDER", help="as get_kokoro.sh writes it"
     )
+    parser.add_argument("--more", action="store_true", help="other words, and ten times as long")
     arguments = parser.parse_args()
     folder: Path = arguments.folder
-    if (folder / "training" / NAME).is_dir():
-        print(f"{NAME}: there already", file=sys.stderr)
+    texts = MORE if arguments.more else SHIPPED
+    if (folder / "training" / texts.name).is_dir():
+        print(f"{texts.name}: there already", file=sys.stderr)
     elif without_tools(parser.prog):
         return 1
     else:
         try:
-            make(folder, arguments.model)
+            make(folder, arguments.model, texts)
         except (OSError, RuntimeError, ValueError) as error:
             print(f"{parser.prog}: {error}", file=sys.stderr)
             return 1
     rows = join_tables(folder, "talk.tsv", COLUMNS)
     write_transcripts(folder, rows)
-    seconds = [float(row[6]) for row in rows if row[2] == NAME]
-    print(f"{NAME}: {len(seconds)} recordings, {sum(seconds) / 3600:.2f} h", file=sys.stderr)
+    seconds = [float(row[6]) for row in rows if row[2] == texts.name]
+    print(f"{texts.name}: {len(seconds)} recordings, {sum(seconds) / 3600:.2f} h", file=sys.stderr)
     return 0
 
 

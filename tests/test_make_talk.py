@@ -20,6 +20,7 @@ DATA = """\
 00002325 29 v 01 rest 0 000 | be still; "sit down and rest awhile", "a rest"; "Won't they rest now?"
 00002326 29 v 01 ask 0 000 | put a question; "they asked N. N. about it -- twice"
 """
+LISTS = ("words_alone", "words", "words_more")
 SENTENCES = ["I can breathe better there.", "The patient is respiring.", "Won't they rest now?"]
 
 
@@ -53,7 +54,11 @@ class Agreeable:
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wordnet: None):
     """Types the command; the synthesiser hums, and stops where it is told to."""
-    lists = {"words_alone": ["a", "b", "x-ray"], "words": ["town", "found", "of"]}
+    lists = {
+        "words_alone": ["a", "b", "x-ray"],
+        "words": ["town", "found", "of"],
+        "words_more": ["hat"],
+    }
     for name, words in lists.items():
         (tmp_path / f"{name}.txt").write_text(" ".join(words) + "\n")
     monkeypatch.setattr(script, "__file__", str(tmp_path / "make_talk.py"))
@@ -75,12 +80,17 @@ def test_sentences_are_examples_without_a_command(tmp_path: Path) -> None:
     assert sorted(script.examples(tmp_path)) == SENTENCES
 
 
-@pytest.mark.parametrize("name", ["words_alone", "words"])
+@pytest.mark.parametrize("name", LISTS)
 def test_a_list_holds_words_once_and_no_command(name: str) -> None:
     words = (FOLDER / f"{name}.txt").read_text("utf-8").split()
     assert len(words) == len(set(words))
     assert [word for word in words if not WORD.fullmatch(word)] == []
     assert [word for word in words if script.has_command(word, "en")] == []
+
+
+def test_more_words_are_others_and_with_them_there_are_1500() -> None:
+    lists = [(FOLDER / f"{name}.txt").read_text("utf-8").split() for name in LISTS]
+    assert len(set().union(*lists)) == sum(map(len, lists)) >= 1_500
 
 
 def test_what_the_model_took_for_commands_is_said_alone() -> None:
@@ -126,6 +136,26 @@ def test_a_stopped_run_trains_nobody_and_goes_on_to_the_same_recordings(
     assert make() == 0
     for path in sorted((whole / "training/rendered").iterdir()):
         assert (talk / "training/rendered" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_more_is_other_words_and_other_sentences_beside_what_the_shipped_models_heard(
+    tmp_path: Path, make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "SHIPPED", script.SHIPPED._replace(sentences=slice(1)))
+    monkeypatch.setattr(script, "MORE", script.MORE._replace(sentences=slice(1, 3)))
+    assert make() == 0
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--more"])
+    assert make() == 0
+    said = {
+        folder: (tmp_path / "talk" / folder / "wordnet/sentences.txt").read_text().splitlines()
+        for folder in ("rendered", "rendered_more")
+    }
+    assert [len(lines) for lines in said.values()] == [1, 2]
+    assert sorted([*said["rendered"], *said["rendered_more"]]) == SENTENCES
+    more = tmp_path / "talk/training/rendered_more"
+    assert sorted(path.stem for path in more.glob("*.flac")) == ["sentences-000", "words_more-000"]
+    table = (tmp_path / "talk/talk.tsv").read_text().splitlines()
+    assert sum("rendered_more" in row for row in table) == 2
 
 
 def test_words_that_are_not_understood_are_named_and_the_others_are_joined(
