@@ -1,13 +1,15 @@
 """Which data and which losses help against talk, sounds and strange words: each row changes one.
 
     python recipes/open_world.py --corpus CORPUS --talk TALK --sounds SOUNDS --start MODEL \\
-        --validation-talk FOLDER --validation-sounds FOLDER --answers FILE --words RENDERED
+        --validation-talk FOLDER --validation-sounds FOLDER --answers FILE --words RENDERED \\
+        --more-talk FOLDER
     python recipes/open_world.py --table
 
 Every row begins with the weights of `small` of version 0.1 (`--start`), which had heard clips of
 the corpus alone, and trains them by the recipe of the shipped `small` for the same few epochs. Each
 finished run is a line of open_world.jsonl, and is not run again. `RENDERED` holds clips of words
-with few recorded ones; recipes/README.md has the command that speaks them. Losses that look at
+with few recorded ones; recipes/README.md has the command that speaks them. The folder of
+`--more-talk` is what `make_talk.py --more` renders. Losses that look at
 windows between clips stand here, for they did not help, and so the package has none.
 """
 
@@ -60,7 +62,7 @@ class Row:
     Args:
         name: what was changed.
         talk: whether pieces of talk are drawn.
-        rendered: whether rendered words and sentences are among the talk.
+        rendered: words and sentences among the talk: none, what the shipped models heard, or more.
         sounds: whether pieces of sounds are drawn.
         silence: whether sounds may be called silence as well as unknown.
         augmentation: keys of the recipe's `augmentation` that differ.
@@ -72,7 +74,7 @@ class Row:
 
     name: str
     talk: bool = True
-    rendered: bool = True
+    rendered: Literal["none", "shipped", "more"] = "shipped"
     sounds: bool = True
     silence: bool = True
     augmentation: dict[str, Any] = field(default_factory=dict)
@@ -86,7 +88,8 @@ ROWS = (
     Row("the recipe"),
     Row("no talk, no sounds", talk=False, sounds=False),
     Row("no talk", talk=False),
-    Row("no rendered talk", rendered=False),
+    Row("no rendered talk", rendered="none"),
+    Row("more rendered talk", rendered="more"),
     Row("rendered clips of scarce words", words=True),
     Row("no sounds", sounds=False),
     Row("sounds are unknown, never silence", silence=False),
@@ -191,9 +194,15 @@ class Joined(Training):
 
 
 class Data(SpeechCommands):
-    """The recipe's data, read once for all rows; `words` is a folder of rendered clips."""
+    """The recipe's data, read once for all rows.
+
+    Attributes:
+        words: folder of rendered clips.
+        more_talk: folder of more rendered talk.
+    """
 
     words: Path | None = None
+    more_talk: Path | None = None
 
     def compute_frames(self, mfcc: Mfcc) -> None:
         if self.frames:
@@ -204,8 +213,13 @@ class Data(SpeechCommands):
         folders = sorted(path for path in Path(talk).iterdir() if path.is_dir())
         recorded = [folder for folder in folders if folder.name != RENDERED]
         length = self.frames["training"].shape[1]
-        pieces = Pieces(read_recordings(mfcc, *recorded), length, PIECES, True, self.draw_seed)
-        self.talk_pieces = {True: everything, False: pieces}
+
+        def pieces(*folders: Path) -> Pieces:
+            return Pieces(read_recordings(mfcc, *folders), length, PIECES, True, self.draw_seed)
+
+        self.talk_pieces = {"shipped": everything, "none": pieces(*recorded)}
+        if self.more_talk is not None:
+            self.talk_pieces["more"] = pieces(*folders, self.more_talk)
         clips, frames = self.clips["training"], self.frames["training"]
         self.clip_sets = {False: (clips, frames)}
         if self.words is not None:
@@ -249,13 +263,14 @@ def read_data(
     sounds: Path,
     answers: Path | None = None,
     words: Path | None = None,
+    more_talk: Path | None = None,
 ) -> Data:
     """The clips and recordings that the recipe of the shipped `small` draws, with their frames."""
     settings = yaml.safe_load(RECIPE.read_text())["data"]
     settings |= {"folder": str(corpus), "talk": str(talk), "sounds": str(sounds)}
     settings["answers"] = None if answers is None else str(answers)
     data = Data(**settings, allow_partial=True)
-    data.words = words
+    data.words, data.more_talk = words, more_talk
     data.setup("fit")
     data.compute_frames(Mfcc(ModelConfig(labels=data.labels)))
     return data
@@ -382,6 +397,7 @@ def main() -> None:
     parser.add_argument("--start", help="model folder of version 0.1")
     parser.add_argument("--answers", type=Path, help="of Whisper, see whisper_answers.py")
     parser.add_argument("--words", type=Path, help="rendered clips, a folder a word")
+    parser.add_argument("--more-talk", type=Path, help="as make_talk.py --more renders it")
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--rows", nargs="+", help="parts of names")
     options = parser.parse_args()
@@ -403,7 +419,12 @@ def main() -> None:
         parser.error("a row is taught by Whisper: expected --answers, or --rows with others")
     if options.words is None and any(row.words for row in rows):
         parser.error("a row has rendered clips: expected --words, or --rows with others")
-    data = read_data(options.corpus, options.talk, options.sounds, options.answers, options.words)
+    if options.more_talk is None and any(row.rendered == "more" for row in rows):
+        parser.error("a row has more rendered talk: expected --more-talk, or --rows with others")
+    data = read_data(
+        options.corpus, options.talk, options.sounds, options.answers, options.words,
+        options.more_talk,
+    )  # fmt: skip
     validation = Validation(data, options.validation_talk, options.validation_sounds)
     for seed in options.seeds:
         for row in rows:

@@ -122,6 +122,10 @@ def test_rows_are_trained_once_and_told_in_a_table(corpus, tmp_path, monkeypatch
     with pytest.raises(SystemExit):
         open_world.main()
     assert "rendered clips: expected --words" in capsys.readouterr().err
+    sys.argv[-1] = "more"
+    with pytest.raises(SystemExit):
+        open_world.main()
+    assert "more rendered talk: expected --more-talk" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", ["open_world.py", *map(str, words)])
     sys.argv += ["--answers", str(tmp_path / "answers.npz")]
     open_world.main()
@@ -146,7 +150,7 @@ def test_a_row_draws_the_clips_and_pieces_that_it_says(corpus, tmp_path, monkeyp
         allow_partial=True,
     )  # fmt: skip
     data.setup("fit")
-    data.words = tmp_path
+    data.words, data.more_talk = tmp_path, corpus / "talk/told"
     for word in ("nine", "go"):
         (tmp_path / word).mkdir()
         wave = data.clips["training"].waves[0]
@@ -155,7 +159,7 @@ def test_a_row_draws_the_clips_and_pieces_that_it_says(corpus, tmp_path, monkeyp
     rows = {row.name: row for row in open_world.ROWS}
     found = {}
     data.whisper = torch.zeros(len(data.clips["training"]), 12)
-    for name in ("the recipe", "no talk", "no sounds", "no rendered talk"):
+    for name in ("the recipe", "no talk", "no sounds", "no rendered talk", "more rendered talk"):
         data.take(rows[name])
         assert data.answers is None
         found[name] = data.recordings, [len(pieces._quiet) for pieces in data.pieces]
@@ -164,6 +168,7 @@ def test_a_row_draws_the_clips_and_pieces_that_it_says(corpus, tmp_path, monkeyp
         "no talk": ({sounds: 0.1}, [1]),
         "no sounds": ({talk: 0.2}, [2]),
         "no rendered talk": ({talk: 0.2, sounds: 0.1}, [1, 1]),
+        "more rendered talk": ({talk: 0.2, sounds: 0.1}, [3, 1]),
     }, "shares, and of how many recordings"
     recorded = data.clips["training"]
     data.take(rows["rendered clips of scarce words"])
