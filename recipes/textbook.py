@@ -167,7 +167,7 @@ def systems() -> list[dict[str, Any]]:
                 "system": row["system"],
                 "kind": row["kind"],
                 "parameters": int(row["parameters"]),
-                "accuracy": float(row["accuracy"]),
+                "accuracy": round(float(row["accuracy"]), 1),  # as both table and figure tell it
                 "test": row["test"] + (", zeros as silence" if row["silence"] == "zeros" else ""),
                 "talk": None,
                 "source": row["source"],

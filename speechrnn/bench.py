@@ -89,7 +89,8 @@ def machine() -> str:
     if best_device().type == "cuda":
         name = torch.cuda.get_device_name()
     else:
-        name = f"{_processor()}, {torch.get_num_threads()} threads"
+        threads = torch.get_num_threads()
+        name = f"{_processor()}, {threads} thread{'s' * (threads > 1)}"
     versions = f"torch {torch.__version__}; NumPy {np.__version__}"
     return f"{name}; {versions}; {datetime.now(UTC):%Y-%m-%d}"
 
