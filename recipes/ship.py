@@ -53,9 +53,9 @@ each source in brackets:
 Commands were cut out of the acted talk where Whisper tiny.en heard them. A fifth of the clips was
 heard in simulated rooms, 15 % of all through a narrow band. Seven tenths of the loss were the
 answers of a teacher, the `base` that was shipped before."""
-BASE = """They were the mean of its and those of Whisper tiny.en (OpenAI, MIT), and the training
-went on from that `base`, which began with the encoder of `speechrnn enrol`, which Whisper has
-taught as well."""
+BASE = """The answers were the mean of those of that `base` and of Whisper tiny.en (OpenAI, MIT).
+The training began with the weights of that `base`, which had begun with the encoder of
+`speechrnn enrol`, and that was taught by Whisper too."""
 
 
 def main() -> None:
