@@ -1,6 +1,7 @@
 """The table of detector rules: a row a rule, and what the package uses is among them."""
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -29,14 +30,35 @@ def test_each_rule_has_a_row_and_the_shipped_one_is_among_them(
     folders = {"data": "corpus", "talk": "talk", "sounds": "sounds"}
     words = [f"--{name}={tmp_path / folder}" for name, folder in folders.items()]
     monkeypatch.setattr(sys, "argv", ["detector.py", "tiny", *words])
+    with pytest.raises(SystemExit):
+        detector.main()
+    assert "sounds: one recording, expected two or more" in capsys.readouterr().err
+    shutil.copy(tmp_path / "sounds/a.wav", tmp_path / "sounds/b.wav")
     detector.main()
     out = capsys.readouterr().out
-    rows = [line.split(" | ") for line in out.splitlines() if re.match(r"\| \d", line)]
+    lines = [line for line in out.splitlines() if re.match(r"\| \d", line)]
+    rows = [line.split(" | ") for line in lines if " s | " in line]
+    assert [line.split(" | ")[0] for line in lines if " s | " not in line] == [
+        f"| {allowed}" for allowed in detector.ALLOWED
+    ]
     assert [row[:3] for row in rows] == [
         ["| 0.45 s", "any", "0"], ["| 0.42 s", "0.75 s", "1"], ["| 9.00 s", "0.75 s", "1"]
     ]  # fmt: skip
     assert rows[2][3:8] == ["0.0%"] * 5, "no word stays for nine seconds"
     assert rows[0][3:8] != ["0.0%"] * 5 != rows[1][3:8]
+
+
+def test_each_word_gets_the_threshold_that_wins_most_for_its_false_alarms() -> None:
+    detector = load_recipe("detector")
+    # Three thresholds, two words: the first word costs a false alarm at the lowest.
+    hits = np.array([[9, 5], [5, 4], [1, 1]])
+    alarms = np.array([[[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]])
+    assert detector.lowest_for_each(hits, alarms, 0).tolist() == [1, 0]
+    assert detector.lowest_for_all(hits, alarms, 0).tolist() == [1, 1]
+    assert detector.lowest_for_each(hits, alarms, 1).tolist() == [0, 0]
+    assert detector.lowest_for_all(hits, alarms + 2, 1).tolist() == [2, 2], "none is low enough"
+    many = np.concatenate((alarms, alarms + np.array([[3.0], [0.0], [0.0]])))
+    assert detector.lowest_for_each(hits, many, 1).tolist() == [1, 1], "in each recording"
 
 
 def hissing(*levels: int) -> Clips:

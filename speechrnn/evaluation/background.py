@@ -161,36 +161,40 @@ def evaluate_background(
         talk: whether they hold speech: then places among the pauses are told.
     """
     (outputs,) = posteriors(recogniser, [background])
-    spoken = _spoken_words(background, recogniser.words)
-    detections = outputs.detections(recogniser.thresholds)
-    false = [word for word in detections if not _is_spoken(word, spoken)]
+    false = false_alarms(outputs, background, recogniser.thresholds)
     places = Counter(_place(word, background) for word in false) if talk else Counter()
     return BackgroundResult(
         background.hours,
         dict(Counter(word.label for word in false).most_common()),
         {place: places[place] for place in PLACES} if talk else {},
-        len(detections) - len(false),
+        len(outputs.detections(recogniser.thresholds)) - len(false),
         false_alarm_curve(outputs, background),
         _random_seconds(recogniser, background),
     )
 
 
-def false_alarm_curve(
-    outputs: RecordingPosteriors, background: Background
-) -> tuple[tuple[float, float], ...]:
-    """Each threshold of `SWEEP`, for all words alike, with its false alarms an hour.
+def false_alarms(
+    outputs: RecordingPosteriors, background: Background, thresholds: Mapping[str, float]
+) -> list[Detection]:
+    """The detections but those of words that a transcript has at their place.
 
     Args:
         outputs: of the model on `background`.
         background: the recordings.
+        thresholds: for each word of the model.
     """
     spoken = _spoken_words(background, outputs.config.words)
-    curve = []
-    for level in SWEEP:
-        detections = outputs.detections(dict.fromkeys(outputs.config.words, level))
-        false = sum(not _is_spoken(word, spoken) for word in detections)
-        curve.append((level, false / background.hours))
-    return tuple(curve)
+    detections = outputs.detections(thresholds)
+    return [word for word in detections if not _is_spoken(word, spoken)]
+
+
+def false_alarm_curve(
+    outputs: RecordingPosteriors, background: Background
+) -> tuple[tuple[float, float], ...]:
+    """Each threshold of `SWEEP`, for all words alike, with its false alarms an hour."""
+    words = outputs.config.words
+    counts = [len(false_alarms(outputs, background, dict.fromkeys(words, one))) for one in SWEEP]
+    return tuple((one, count / background.hours) for one, count in zip(SWEEP, counts, strict=True))
 
 
 def _spoken_words(
