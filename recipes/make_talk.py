@@ -17,6 +17,7 @@ What is said, in the English voices of Kokoro-82M:
 and with `--more`, in folders `rendered_more`, what no shipped model heard:
   words_more.txt   the next most frequent words, a clip of each
   3,000 sentences  the next examples
+They belong into ANOTHER folder: a training draws all that lies in its folder of talk.
 
 A word is kept when Whisper understands it. It needs `apt-get`, `dpkg-deb`, the package `speechrnn`
 with its extra `speak`, and the files that `recipes/get_kokoro.sh` writes, in the folder `kokoro`.
@@ -53,12 +54,12 @@ Nobody said this: Kokoro-82M 1.0 by hexgrad did, Apache-2.0, as the int8 ONNX ex
 
 
 class Texts(NamedTuple):
-    """What is said.
+    """What is rendered into one folder.
 
     Args:
-        name: of the folder.
-        clips: of each word in the list of a name.
-        sentences: which of the examples.
+        name: of that folder.
+        clips: how many of each word, by the list's name: `words` is `words.txt` beside this script.
+        sentences: the part of `examples` that is spoken.
     """
 
     name: str
@@ -89,7 +90,9 @@ def examples(folder: Path) -> list[str]:
 
 
 def get_sentences(folder: Path, which: slice) -> list[str]:
-    """These examples, fetched into a folder with WordNet's licence if that is not there.
+    """This part of the examples, read from a folder.
+
+    If that is not there, they are fetched into it, with WordNet's licence.
 
     Raises:
         RuntimeError: apt has no such package, or the network is down.
@@ -179,7 +182,9 @@ def main() -> int:
     parser.add_argument(
         "--model", type=Path, required=True, metavar="FOLDER", help="as get_kokoro.sh writes it"
     )
-    parser.add_argument("--more", action="store_true", help="other words, and ten times as long")
+    parser.add_argument(
+        "--more", action="store_true", help="250 other words and 3,000 other sentences"
+    )
     arguments = parser.parse_args()
     folder: Path = arguments.folder
     texts = MORE if arguments.more else SHIPPED

@@ -9,8 +9,9 @@ Every row begins with the weights of `small` of version 0.1 (`--start`), which h
 the corpus alone, and trains them by the recipe of the shipped `small` for the same few epochs. Each
 finished run is a line of open_world.jsonl, and is not run again. `RENDERED` holds clips of words
 with few recorded ones; recipes/README.md has the command that speaks them. The folder of
-`--more-talk` is what `make_talk.py --more` renders. Losses that look at
-windows between clips stand here, for they did not help, and so the package has none.
+`--more-talk` is `ANOTHER/training/rendered_more`, as `make_talk.py --more` writes it, outside TALK.
+Losses that look at windows between clips stand here, for they did not help, and so the package has
+none.
 """
 
 import argparse
@@ -421,6 +422,8 @@ def main() -> None:
         parser.error("a row has rendered clips: expected --words, or --rows with others")
     if options.more_talk is None and any(row.rendered == "more" for row in rows):
         parser.error("a row has more rendered talk: expected --more-talk, or --rows with others")
+    if options.more_talk is not None and options.talk in options.more_talk.parents:
+        parser.error(f"{options.more_talk} is in {options.talk}, so that every row would hear it")
     data = read_data(
         options.corpus, options.talk, options.sounds, options.answers, options.words,
         options.more_talk,

@@ -4,6 +4,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from recipe_scripts import load_recipe, make_open_world
 
 from speechrnn import detection
 from speechrnn.corpus import Clips
-from speechrnn.evaluation.recordings import JoinedRecording
+from speechrnn.detection import Detection
+from speechrnn.evaluation.background import Background
+from speechrnn.evaluation.recordings import JoinedRecording, Word
 
 
 def test_each_rule_has_a_row_and_the_shipped_one_is_among_them(
@@ -29,18 +32,18 @@ def test_each_rule_has_a_row_and_the_shipped_one_is_among_them(
     monkeypatch.setattr("speechrnn.evaluation.results.HOURS", 60 / 3600)
     folders = {"data": "corpus", "talk": "talk", "sounds": "sounds"}
     words = [f"--{name}={tmp_path / folder}" for name, folder in folders.items()]
-    monkeypatch.setattr(sys, "argv", ["detector.py", "tiny", *words])
+    monkeypatch.setattr(sys, "argv", ["detector.py", "tiny", "tiny", *words])
     with pytest.raises(SystemExit):
         detector.main()
     assert "sounds: one recording, expected two or more" in capsys.readouterr().err
     shutil.copy(tmp_path / "sounds/a.wav", tmp_path / "sounds/b.wav")
     detector.main()
     out = capsys.readouterr().out
-    lines = [line for line in out.splitlines() if re.match(r"\| \d", line)]
-    rows = [line.split(" | ") for line in lines if " s | " in line]
-    assert [line.split(" | ")[0] for line in lines if " s | " not in line] == [
-        f"| {allowed}" for allowed in detector.ALLOWED
-    ]
+    first, second = (tables.strip() for tables in out.split("\n`tiny`\n")[1:])
+    assert first == second, "a model's tables do not depend on the one before it"
+    lines = [line.split(" | ") for line in first.splitlines() if re.match(r"\| \d", line)]
+    rows, by_word = lines[:3], lines[3:]
+    assert [row[0] for row in by_word] == [f"| {allowed}" for allowed in detector.ALLOWED]
     assert [row[:3] for row in rows] == [
         ["| 0.45 s", "any", "0"], ["| 0.42 s", "0.75 s", "1"], ["| 9.00 s", "0.75 s", "1"]
     ]  # fmt: skip
@@ -49,16 +52,39 @@ def test_each_rule_has_a_row_and_the_shipped_one_is_among_them(
 
 
 def test_each_word_gets_the_threshold_that_wins_most_for_its_false_alarms() -> None:
-    detector = load_recipe("detector")
+    one_for_each = load_recipe("detector").one_for_each
     # Three thresholds, two words: the first word costs a false alarm at the lowest.
     hits = np.array([[9, 5], [5, 4], [1, 1]])
     alarms = np.array([[[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]])
-    assert detector.lowest_for_each(hits, alarms, 0).tolist() == [1, 0]
-    assert detector.lowest_for_all(hits, alarms, 0).tolist() == [1, 1]
-    assert detector.lowest_for_each(hits, alarms, 1).tolist() == [0, 0]
-    assert detector.lowest_for_all(hits, alarms + 2, 1).tolist() == [2, 2], "none is low enough"
+    assert one_for_each(hits, alarms, 0).tolist() == [1, 0]
+    assert one_for_each(hits, alarms, 1).tolist() == [0, 0]
     many = np.concatenate((alarms, alarms + np.array([[3.0], [0.0], [0.0]])))
-    assert detector.lowest_for_each(hits, many, 1).tolist() == [1, 1], "in each recording"
+    assert one_for_each(hits, many, 1).tolist() == [1, 1], "in each recording"
+    hits, alarms = np.array([[9, 6], [1, 1]]), np.array([[[2.0, 1.0], [0.0, 0.0]]])
+    assert one_for_each(hits, alarms, 2).tolist() == [1, 0], "5 for a false alarm, not 4"
+
+
+class Heard:
+    """In the place of what a model gave: "yes" with each of these scores, two seconds apart."""
+
+    def __init__(self, *scores: float) -> None:
+        self.config, self.hours, self.scores = SimpleNamespace(words=("yes",)), 1.0, scores
+
+    def detections(self, levels: dict[str, float]) -> list[Detection]:
+        found = [(2 * place, one) for place, one in enumerate(self.scores) if one >= levels["yes"]]
+        return [Detection(at, at + 0.5, "yes", score, at + 1) for at, score in found]
+
+
+def test_false_alarms_are_those_of_the_half_that_nothing_was_chosen_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    detector = load_recipe("detector")
+    monkeypatch.setattr(detector, "ALLOWED", (0,))
+    hour = Background(("a",), (np.broadcast_to(np.int16(0), 3600 * 16_000),), {})
+    joined = SimpleNamespace(words=[Word(0, 0.5, "yes")])
+    halves = [[(Heard(0.6), hour), (Heard(), hour)], [(Heard(), hour), (Heard(), hour)]]
+    _, row = detector.word_thresholds(Heard(0.3), joined, halves)
+    assert row[2] == row[4] == "0.5, 0.0", "chosen on the quiet half, one alarm in the other"
 
 
 def hissing(*levels: int) -> Clips:

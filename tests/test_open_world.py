@@ -126,6 +126,10 @@ def test_rows_are_trained_once_and_told_in_a_table(corpus, tmp_path, monkeypatch
     with pytest.raises(SystemExit):
         open_world.main()
     assert "more rendered talk: expected --more-talk" in capsys.readouterr().err
+    sys.argv += ["--more-talk", str(corpus / "talk/told")]
+    with pytest.raises(SystemExit):
+        open_world.main()
+    assert "so that every row would hear it" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", ["open_world.py", *map(str, words)])
     sys.argv += ["--answers", str(tmp_path / "answers.npz")]
     open_world.main()

@@ -8,7 +8,7 @@ talk by their place among the pauses. It draws nothing and words nothing.
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -161,40 +161,49 @@ def evaluate_background(
         talk: whether they hold speech: then places among the pauses are told.
     """
     (outputs,) = posteriors(recogniser, [background])
-    false = false_alarms(outputs, background, recogniser.thresholds)
+    detections = outputs.detections(recogniser.thresholds)
+    false = false_alarms(detections, background, recogniser.words)
     places = Counter(_place(word, background) for word in false) if talk else Counter()
     return BackgroundResult(
         background.hours,
         dict(Counter(word.label for word in false).most_common()),
         {place: places[place] for place in PLACES} if talk else {},
-        len(outputs.detections(recogniser.thresholds)) - len(false),
+        len(detections) - len(false),
         false_alarm_curve(outputs, background),
         _random_seconds(recogniser, background),
     )
 
 
 def false_alarms(
-    outputs: RecordingPosteriors, background: Background, thresholds: Mapping[str, float]
+    detections: Sequence[Detection], background: Background, words: tuple[str, ...]
 ) -> list[Detection]:
-    """The detections but those of words that a transcript has at their place.
+    """Those of the detections that no transcript has at their place.
 
     Args:
-        outputs: of the model on `background`.
+        detections: of a model in `background`.
         background: the recordings.
-        thresholds: for each word of the model.
+        words: of the model.
     """
-    spoken = _spoken_words(background, outputs.config.words)
-    detections = outputs.detections(thresholds)
+    spoken = _spoken_words(background, words)
     return [word for word in detections if not _is_spoken(word, spoken)]
 
 
 def false_alarm_curve(
     outputs: RecordingPosteriors, background: Background
 ) -> tuple[tuple[float, float], ...]:
-    """Each threshold of `SWEEP`, for all words alike, with its false alarms an hour."""
+    """Each threshold of `SWEEP`, for all words alike, with its false alarms an hour.
+
+    Args:
+        outputs: of the model on `background`.
+        background: the recordings.
+    """
     words = outputs.config.words
-    counts = [len(false_alarms(outputs, background, dict.fromkeys(words, one))) for one in SWEEP]
-    return tuple((one, count / background.hours) for one, count in zip(SWEEP, counts, strict=True))
+    curve = []
+    for level in SWEEP:
+        detections = outputs.detections(dict.fromkeys(words, level))
+        false = len(false_alarms(detections, background, words))
+        curve.append((level, false / background.hours))
+    return tuple(curve)
 
 
 def _spoken_words(

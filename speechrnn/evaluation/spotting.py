@@ -138,8 +138,8 @@ def choose_threshold(
 ) -> float:
     """The lowest threshold of `SWEEP` with no more false alarms than allowed, for all words alike.
 
-    It is the same for all words: thresholds for each word, chosen on one half of the validation
-    split for no false alarm, gave three an hour in the other half, a common one 0.7 at most.
+    One threshold serves all words: `recipes/detector.py` chooses one for each word on half of the
+    recordings, and in the other half these give several times the false alarms of a common one.
 
     Args:
         curves: of each recording that is not used for figures to be published, the thresholds of
