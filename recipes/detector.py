@@ -7,7 +7,7 @@ where these, talk and sounds give at most 1, 2, 3, 5 and 10 false alarms an hour
 threshold for `--allowed` false alarms (default: 1) also the delay of 95 % of the words, and the
 words found 0.3 s behind another clip, 0.1, 0.3 and 0.6 s behind talk, and in noise that goes on
 through all of the recording, 10 dB below each clip. TALK and SOUNDS are recordings for validation.
-It takes four minutes a model.
+It takes five minutes a model.
 
 A second table, by the rules of the package, tells what a threshold of its own for each word would
 be worth. Thresholds are chosen on the joined clips and on half of the recordings of talk and of

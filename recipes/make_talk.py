@@ -2,7 +2,7 @@
 
 Usage:
     python recipes/make_talk.py FOLDER --model kokoro    # 20 minutes of one core
-    python recipes/make_talk.py ANOTHER --model kokoro --more
+    python recipes/make_talk.py ANOTHER --model kokoro --more    # 80 minutes
 
 It writes `FOLDER/training/rendered/`: FLAC, mono, 16 kHz, with licences in `copyright`, and their
 lines of `FOLDER/talk.tsv` and `transcripts.tsv`, as `recipes/get_talk.py` does. Words are
