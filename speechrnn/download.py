@@ -298,14 +298,16 @@ def _unpack(archive: Path, folder: Path) -> None:
             tarfile.open(fileobj=stream, mode="r:") as tar,
             _progress(f"unpacking {archive.name}", archive.stat().st_size) as show,
         ):
+            # Python 3.11.2, that of Debian 12, has no such filter.
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)
             for member in tar:
-                # The data filter cuts the slash off an absolute path, and takes links that stay
-                # inside.
-                if os.path.isabs(member.name) or not (member.isreg() or member.isdir()):
+                # The filter cuts the slash off an absolute path, and takes links that stay inside.
+                inside = not os.path.isabs(member.name) and ".." not in Path(member.name).parts
+                if not inside or not (member.isreg() or member.isdir()):
                     raise tarfile.TarError(
-                        f"{member.name!r} is a link, a device or an absolute path"
+                        f"{member.name!r} is a link, a device or a path that leads out"
                     )
-                tar.extract(member, unpacking, filter="data")
+                tar.extract(member, unpacking)
                 show(file.tell())
             stream.read()  # tarfile stops before the end, where gzip compares its checksum
         unpacking.rename(folder)

@@ -378,9 +378,17 @@ def test_silent_server_is_tried_again_after_the_timeout(
         "device",
     ],
 )
+@pytest.mark.parametrize("filtered", [True, False], ids=["", "python_3.11.2"])
+@pytest.mark.filterwarnings("ignore:Python 3.14 will")  # where there is a filter, and none is used
 def test_member_that_is_no_plain_file_inside_is_refused(
-    server: Server, tmp_path: Path, evil: tarfile.TarInfo
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    evil: tarfile.TarInfo,
+    filtered: bool,
 ) -> None:
+    if not filtered:
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
     server.content = archive_of((member("README.md"), b"toy"), (evil, b""))
     destination = tmp_path / "data"
     with pytest.raises(ValueError) as error:
