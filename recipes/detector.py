@@ -15,7 +15,6 @@ sounds. It has the words found in the same clips, and the false alarms in the ot
 """
 
 import argparse
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,9 +27,11 @@ from speechrnn.config import CLIP_SAMPLES, SAMPLE_RATE, words_among
 from speechrnn.corpus import Clips, join_noises, load_noises, load_split
 from speechrnn.evaluation.background import (
     Background,
+    false_alarm_counts,
     false_alarm_curve,
     false_alarms,
     read_background,
+    spoken_words,
 )
 from speechrnn.evaluation.recordings import JoinedRecording, RecordingPosteriors, posteriors
 from speechrnn.evaluation.results import CLOSE_SECONDS, join_recording
@@ -174,9 +175,8 @@ def word_thresholds(
         [[scores[word].false_alarms_per_hour for word in words] for scores in curve]
     )
     alarms = [np.stack([in_joined, *(alarms_by_word(*one) for one in each)]) for each in halves]
-    rows = [["allowed"]]
-    for way in ("one threshold", "one a word"):
-        rows[0] += [f"{way}: found", "talk, sounds, other half"]
+    other_half = "talk, sounds, other half"
+    rows = [["allowed", "one threshold: found", other_half, "one a word: found", other_half]]
     for allowed in ALLOWED:
         row = [str(allowed)]
         for choose in (one_for_all, one_for_each):
@@ -186,7 +186,7 @@ def word_thresholds(
                 levels = {word: SWEEP[place] for word, place in zip(words, chosen, strict=True)}
                 found = score(outputs.detections(levels), joined.words, words, outputs.hours)[ALL]
                 heard = [
-                    len(false_alarms(of_model.detections(levels), background, words))
+                    len(false_alarms(of_model.detections(levels), spoken_words(background, words)))
                     / background.hours
                     for of_model, background in halves[other]
                 ]
@@ -199,13 +199,8 @@ def word_thresholds(
 
 def alarms_by_word(outputs: RecordingPosteriors, background: Background) -> np.ndarray:
     """False alarms an hour (L, W) at each threshold of `SWEEP`, of each word."""
-    words = outputs.config.words
-    rates = []
-    for level in SWEEP:
-        detections = outputs.detections(dict.fromkeys(words, level))
-        heard = false_alarms(detections, background, words)
-        count = Counter(detection.label for detection in heard)
-        rates.append([count[word] / background.hours for word in words])
+    counts = false_alarm_counts(outputs, background)
+    rates = [[count[word] / background.hours for word in outputs.config.words] for count in counts]
     return np.array(rates)
 
 

@@ -13,9 +13,9 @@ from speechrnn.evaluation.background import (
     GAP_SAMPLES,
     PLACES,
     Background,
-    _spoken_words,
     evaluate_background,
     read_background,
+    spoken_words,
 )
 from speechrnn.evaluation.spotting import SWEEP
 
@@ -66,7 +66,7 @@ def test_a_detection_of_a_word_that_the_transcript_has_at_its_place_is_no_false_
 
 def test_words_of_any_script_and_in_capitals_are_found_in_a_transcript():
     background = _background(np.zeros(32_000, np.int16), a="die küche ist hell", b="the lights")
-    spoken = _spoken_words(background, ("Küche", "Lights", "hell"))
+    spoken = spoken_words(background, ("Küche", "Lights", "hell"))
     assert [len(times) for times in spoken.values()] == [1, 1, 1]
 
 

@@ -378,7 +378,7 @@ def test_silent_server_is_tried_again_after_the_timeout(
         "device",
     ],
 )
-@pytest.mark.parametrize("filtered", [True, False], ids=["", "python_3.11.2"])
+@pytest.mark.parametrize("filtered", [True, False], ids=["filter", "no_filter"])
 @pytest.mark.filterwarnings("ignore:Python 3.14 will")  # where there is a filter, and none is used
 def test_member_that_is_no_plain_file_inside_is_refused(
     server: Server,

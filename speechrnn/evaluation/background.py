@@ -29,6 +29,7 @@ RANDOM_SECONDS = 2_000
 TRANSCRIPT_SECONDS, TRANSCRIPT_SHARE = 1.5, 0.15
 PAUSE_SECONDS = 0.2  # of quiet beside a detection
 FRAME_SAMPLES = 160
+Spoken = Mapping[str, list[tuple[float, float]]]  # times, s from and to, by word
 PLACES = ("before a pause", "after a pause", "between two pauses", "in mid-flow")
 
 
@@ -162,7 +163,7 @@ def evaluate_background(
     """
     (outputs,) = posteriors(recogniser, [background])
     detections = outputs.detections(recogniser.thresholds)
-    false = false_alarms(detections, background, recogniser.words)
+    false = false_alarms(detections, spoken_words(background, recogniser.words))
     places = Counter(_place(word, background) for word in false) if talk else Counter()
     return BackgroundResult(
         background.hours,
@@ -174,18 +175,25 @@ def evaluate_background(
     )
 
 
-def false_alarms(
-    detections: Sequence[Detection], background: Background, words: tuple[str, ...]
-) -> list[Detection]:
-    """Those of the detections that no transcript has at their place.
+def false_alarms(detections: Sequence[Detection], spoken: Spoken) -> list[Detection]:
+    """Those of the detections that no transcript has at their place; see `spoken_words`."""
+    return [word for word in detections if not _is_spoken(word, spoken)]
+
+
+def false_alarm_counts(outputs: RecordingPosteriors, background: Background) -> list[Counter[str]]:
+    """The false alarms of each word, at each threshold of `SWEEP` for all words alike.
 
     Args:
-        detections: of a model in `background`.
+        outputs: of the model on `background`.
         background: the recordings.
-        words: of the model.
     """
-    spoken = _spoken_words(background, words)
-    return [word for word in detections if not _is_spoken(word, spoken)]
+    words = outputs.config.words
+    spoken = spoken_words(background, words)
+    counts = []
+    for level in SWEEP:
+        detections = outputs.detections(dict.fromkeys(words, level))
+        counts.append(Counter(word.label for word in false_alarms(detections, spoken)))
+    return counts
 
 
 def false_alarm_curve(
@@ -197,18 +205,12 @@ def false_alarm_curve(
         outputs: of the model on `background`.
         background: the recordings.
     """
-    words = outputs.config.words
-    curve = []
-    for level in SWEEP:
-        detections = outputs.detections(dict.fromkeys(words, level))
-        false = len(false_alarms(detections, background, words))
-        curve.append((level, false / background.hours))
-    return tuple(curve)
+    counts = false_alarm_counts(outputs, background)
+    rates = [count.total() / background.hours for count in counts]
+    return tuple(zip(SWEEP, rates, strict=True))
 
 
-def _spoken_words(
-    background: Background, words: tuple[str, ...]
-) -> dict[str, list[tuple[float, float]]]:
+def spoken_words(background: Background, words: tuple[str, ...]) -> Spoken:
     """By word the times, s from and to, in which the transcripts let it be expected."""
     times: dict[str, list[tuple[float, float]]] = {word: [] for word in words}
     labels = {word.casefold(): word for word in words}
@@ -224,7 +226,7 @@ def _spoken_words(
     return times
 
 
-def _is_spoken(word: Detection, spoken: Mapping[str, list[tuple[float, float]]]) -> bool:
+def _is_spoken(word: Detection, spoken: Spoken) -> bool:
     middle = (word.start + word.end) / 2
     return any(first <= middle <= last for first, last in spoken[word.label])
 
